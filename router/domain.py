@@ -1,0 +1,236 @@
+"""The words of the router as frozen values: what goes in, what comes out.
+
+Nothing here computes; nothing here knows a network, a database or a clock. Start at :class:`Prompt`
+(what is asked), :class:`Candidate` (who may answer) and :class:`Decision` (who shall, and why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a candidate charges, in USD per million tokens.
+
+    Parameters
+    ----------
+    input_usd_per_mtok, output_usd_per_mtok : float
+        At least 0. A price that is not known is no ``Price`` at all, never 0.
+    cache_read_usd_per_mtok, cache_write_usd_per_mtok : float or None
+        None where the provider publishes none.
+    """
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cache_read_usd_per_mtok: float | None = None
+    cache_write_usd_per_mtok: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a candidate can do. Unknown limits are None and exclude nobody."""
+
+    tools: bool = True
+    vision: bool = False
+    json_schema: bool = True
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An LLM the router may choose.
+
+    Parameters
+    ----------
+    name : str
+        Unique in its pool.
+    price : Price or None
+        None is unknown; it never reads as free.
+    like : str or None
+        The bundle candidate whose predictions it borrows, when the bundle does not know ``name``.
+    parameters : Mapping[str, object]
+        Part of its identity: the same LLM at two reasoning efforts is two candidates.
+    """
+
+    name: str
+    price: Price | None = None
+    capabilities: Capabilities = Capabilities()
+    like: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a request matters besides its text: a summary, no content.
+
+    Parameters
+    ----------
+    n_characters : int
+        Of everything the provider will read: system text, history, tool schemas, the prompt.
+    n_messages, n_tools : int
+        Counts, at least 0.
+    has_images, needs_json_schema : bool
+        Capabilities the request asks for.
+    max_output_tokens : int or None
+        The caller's own limit.
+    """
+
+    n_characters: int
+    n_messages: int = 1
+    n_tools: int = 0
+    has_images: bool = False
+    needs_json_schema: bool = False
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The human request (the text that is scored) and the shape of the rest."""
+
+    text: str
+    shape: Shape
+
+    @classmethod
+    def of(cls, text: str) -> Prompt:
+        """Make the prompt of a single bare message."""
+        return cls(text, Shape(n_characters=len(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the bundle says of n prompts and its m candidates, before any price.
+
+    Parameters
+    ----------
+    candidates : tuple of str
+        The m names, in column order.
+    quality, quality_low, quality_high : ndarray of shape (n, m), float32, in [0, 1]
+        Calibrated quality, and the bounds of a 90 % interval for the mean quality of prompts scored alike.
+    input_tokens, output_tokens, output_tokens_p90 : ndarray of shape (n, m), float32
+        Expected input tokens, expected output tokens and their 90 % quantile; NaN where unknown.
+    """
+
+    candidates: tuple[str, ...]
+    quality: Floats
+    quality_low: Floats
+    quality_high: Floats
+    input_tokens: Floats
+    output_tokens: Floats
+    output_tokens_p90: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rule from predictions to a ranking.
+
+    Parameters
+    ----------
+    kind : {'threshold', 'willingness_to_pay_usd', 'quality_per_usd', 'latency'}
+        See :mod:`router.policy`, where each kind is one row of a table.
+    value : float
+        Threshold or floor in [0, 1]; for ``willingness_to_pay_usd`` USD per unit of quality, at least 0.
+    name : str
+        The preset it came from, or "".
+    """
+
+    kind: str
+    value: float
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What the caller demands on top of capabilities.
+
+    Parameters
+    ----------
+    allow, deny : tuple of str
+        Globs on candidate names; an empty ``allow`` allows all; ``deny`` wins.
+    max_cost_usd : float or None
+        Upper bound on the expected cost of the call; a candidate of unknown price fails it.
+    """
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a decision says of one candidate; None is unknown, never zero.
+
+    ``excluded_by`` names the filter that removed it, or is None; ``is_dominated`` says that another eligible
+    candidate is at least as good for at most the same money.
+    """
+
+    candidate: str
+    like: str | None
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+    output_tokens_p90: float | None
+    cost_usd: float | None
+    cost_usd_p90: float | None
+    quality_per_usd: float | None
+    is_dominated: bool
+    excluded_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """What another threshold would have chosen.
+
+    ``cost_change`` is relative to the decision's own choice (-0.62 is 62 % cheaper), None when unknown.
+    """
+
+    threshold: float
+    candidate: str
+    quality: float
+    cost_usd: float | None
+    cost_change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who shall answer, who next, and why.
+
+    Parameters
+    ----------
+    candidate : str
+        The choice, ``ranking[0]``.
+    ranking : tuple of str
+        Every eligible candidate, best first.
+    reason : str
+        One sentence for a person.
+    binding : str
+        The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
+        'none_clears_floor', 'latency', 'only_eligible'.
+    propensity : float
+        Probability, in (0, 1], with which this policy chooses this candidate here.
+    bundle : str
+        ``name@version`` of the bundle that predicted.
+    """
+
+    candidate: str
+    ranking: tuple[str, ...]
+    policy: Policy
+    reason: str
+    binding: str
+    propensity: float
+    bundle: str
+    forecasts: tuple[Forecast, ...]
+    counterfactuals: tuple[Counterfactual, ...]
+
+    def forecast(self, candidate: str) -> Forecast:
+        """Return what was predicted for one candidate, by name."""
+        return next(f for f in self.forecasts if f.candidate == candidate)
