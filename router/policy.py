@@ -1,0 +1,214 @@
+"""From predictions to a ranking: pure arrays, one implementation for serving and for evaluation.
+
+Each kind of policy is one row of :data:`KINDS`. Columns must be in a fixed order of the caller's choice
+(:class:`router.routing.Router` sorts by name): ties beyond quality and cost go to the first column. Nothing here
+knows names, prices or requests; entry points are :func:`eligible`, :func:`rank` and :func:`choose`.
+
+The rules keep these promises, each a property test: the choice is eligible; a dominated candidate never changes
+it; raising a threshold or a willingness to pay never lowers the predicted quality of the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import Candidate, Constraints, Policy, Shape
+from router.errors import InvalidPolicy
+
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Order = NDArray[np.intp]
+
+DEFAULT_PRESETS: Mapping[str, Policy] = {
+    "quality": Policy("willingness_to_pay_usd", 10.0, "quality"),
+    "balanced": Policy("threshold", 0.75, "balanced"),
+    "price": Policy("quality_per_usd", 0.5, "price"),
+    "latency": Policy("latency", 0.75, "latency"),
+}
+
+
+def eligible(
+    candidates: Sequence[Candidate],
+    shape: Shape,
+    constraints: Constraints,
+    input_tokens: Sequence[float],
+) -> tuple[str | None, ...]:
+    """Apply the filters that need no prediction.
+
+    Parameters
+    ----------
+    candidates : sequence of m Candidate
+    shape : Shape
+        What the request asks for.
+    constraints : Constraints
+        What the caller demands; its ``max_cost_usd`` is applied later, when costs are known.
+    input_tokens : sequence of m float
+        Estimated input tokens of this request, per candidate.
+
+    Returns
+    -------
+    tuple of m (str or None)
+        None where the candidate may answer, else the name of the filter that removed it.
+    """
+    return tuple(
+        _filter_of(candidate, shape, constraints, tokens)
+        for candidate, tokens in zip(candidates, input_tokens, strict=True)
+    )
+
+
+def _filter_of(candidate: Candidate, shape: Shape, constraints: Constraints, input_tokens: float) -> str | None:
+    can = candidate.capabilities
+    if constraints.deny and any(fnmatchcase(candidate.name, glob) for glob in constraints.deny):
+        return "deny"
+    if constraints.allow and not any(fnmatchcase(candidate.name, glob) for glob in constraints.allow):
+        return "allow"
+    if shape.n_tools and not can.tools:
+        return "tools"
+    if shape.has_images and not can.vision:
+        return "vision"
+    if shape.needs_json_schema and not can.json_schema:
+        return "json_schema"
+    asked = shape.max_output_tokens or 0
+    if can.max_output_tokens is not None and asked > can.max_output_tokens:
+        return "max_output_tokens"
+    if can.context_window_tokens is not None and input_tokens + asked > can.context_window_tokens:
+        return "context_window"
+    return None
+
+
+def dominated(quality: Matrix, cost: Matrix, allowed: Mask) -> Mask:
+    """Say which candidates another one makes pointless.
+
+    Parameters
+    ----------
+    quality, cost : ndarray of shape (n, m), float64
+        ``cost`` in any unit; infinite where unknown.
+    allowed : ndarray of shape (n, m), bool
+        Only allowed candidates dominate.
+
+    Returns
+    -------
+    ndarray of shape (n, m), bool
+        True where some allowed candidate has at least the quality for at most the cost, and is better in one of
+        them or, when equal in both, comes first.
+    """
+    q_i, q_j = quality[:, :, None], quality[:, None, :]
+    c_i, c_j = cost[:, :, None], cost[:, None, :]
+    n_candidates = quality.shape[1]
+    comes_first = np.tri(n_candidates, k=-1, dtype=bool)[None, :, :]
+    better = (q_j > q_i) | (c_j < c_i) | comes_first
+    result: Mask = ((q_j >= q_i) & (c_j <= c_i) & better & allowed[:, None, :]).any(axis=2)
+    return result
+
+
+def _by_threshold(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+    """Cheapest that clears; when none clears, the best predicted."""
+    clears = quality >= value
+    tier = np.where(clears, dominated(quality, cost, allowed).astype(np.float64), 2.0)
+    return tier, np.where(clears, cost, -quality), np.where(clears, -quality, cost)
+
+
+def _by_willingness_to_pay(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+    """Largest quality · value − cost; ties go to the better, then to the cheaper."""
+    return cost - quality * value, -quality, cost
+
+
+def _by_quality_per_usd(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+    """Best quality per USD among those that reach the floor; when none does, the best predicted."""
+    clears = quality >= value
+    free = (cost == 0) & (quality > 0)
+    ratio = np.where(free, np.inf, quality / np.where(cost > 0, cost, np.inf))
+    return (~clears).astype(np.float64), np.where(clears, -ratio, -quality), np.where(clears, -quality, cost), cost
+
+
+_Rule = Callable[[Matrix, Matrix, float, Mask], tuple[Matrix, ...]]
+
+#: kind -> (rule, largest value that makes sense, whether latency stands in the place of cost)
+KINDS: Mapping[str, tuple[_Rule, float, bool]] = {
+    "threshold": (_by_threshold, 1.0, False),
+    "willingness_to_pay_usd": (_by_willingness_to_pay, float("inf"), False),
+    "quality_per_usd": (_by_quality_per_usd, 1.0, False),
+    "latency": (_by_threshold, 1.0, True),
+}
+
+
+def check(policy: Policy) -> Policy:
+    """Return the policy, or raise.
+
+    Raises
+    ------
+    InvalidPolicy
+        An unknown kind, or a value outside its range.
+    """
+    if policy.kind not in KINDS:
+        raise InvalidPolicy(f"policy kind {policy.kind!r} is unknown; expected one of {', '.join(KINDS)}")
+    largest = KINDS[policy.kind][1]
+    if not (isfinite(policy.value) and 0 <= policy.value <= largest):
+        upper = f" and at most {largest:g}" if isfinite(largest) else ""
+        raise InvalidPolicy(f"{policy.kind} must be a number of at least 0{upper}, got {policy.value!r}")
+    return policy
+
+
+def rank(
+    quality: NDArray[np.floating],
+    cost_usd: NDArray[np.floating],
+    policy: Policy,
+    *,
+    allowed: Mask | None = None,
+    latency_s: NDArray[np.floating] | None = None,
+) -> Order:
+    """Order the candidates of n requests, best first.
+
+    Parameters
+    ----------
+    quality : ndarray of shape (n, m), in [0, 1]
+        Predicted quality; NaN (the bundle says nothing) is never allowed.
+    cost_usd : ndarray of shape (n, m)
+        Expected cost, at least 0; NaN where unknown. An unknown cost ranks behind every known one.
+    policy : Policy
+    allowed : ndarray of shape (n, m), bool, optional
+        Default: every candidate with a prediction.
+    latency_s : ndarray of shape (n, m), optional
+        Expected latency, for the kind ``latency``; NaN where unknown.
+
+    Returns
+    -------
+    ndarray of shape (n, m), intp
+        Column numbers; those not allowed come last, in any order.
+
+    Raises
+    ------
+    InvalidPolicy
+        See :func:`check`; also ``latency`` without latencies.
+    """
+    rule, _, uses_latency = KINDS[check(policy).kind]
+    burden = cost_usd
+    if uses_latency:
+        if latency_s is None:
+            raise InvalidPolicy("policy kind 'latency' needs latency_s, got None")
+        burden = latency_s
+    known = ~np.isnan(quality)
+    allowed = known if allowed is None else allowed & known
+    q = np.where(known, quality, 0.0).astype(np.float64)
+    c = np.where(np.isnan(burden), np.inf, burden).astype(np.float64)
+    keys = rule(q, c, policy.value, allowed)
+    # lexsort's last key is its first criterion, and it is stable: ties keep the column order.
+    return np.lexsort((*reversed(keys), ~allowed), axis=-1)
+
+
+def choose(
+    quality: NDArray[np.floating],
+    cost_usd: NDArray[np.floating],
+    policy: Policy,
+    *,
+    allowed: Mask | None = None,
+    latency_s: NDArray[np.floating] | None = None,
+) -> Order:
+    """Return the first of :func:`rank` for each request, shape (n,)."""
+    order: Order = rank(quality, cost_usd, policy, allowed=allowed, latency_s=latency_s)[:, 0]
+    return order

@@ -1,0 +1,84 @@
+"""The only place where tokens become USD.
+
+Prices are USD per million tokens; an unknown price gives an unknown cost (None, or NaN in arrays), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import Floats, Price
+
+TOKENS_PER_PRICE_UNIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call as the provider counted them; None is unknown.
+
+    ``cache_read_tokens`` and ``cache_write_tokens`` are parts of ``input_tokens``; ``reasoning_tokens`` is a
+    part of ``output_tokens``.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+def charge_usd(usage: Usage, price: Price | None) -> float | None:
+    """Price one finished call.
+
+    Cached tokens cost the cache price where the provider publishes one, else the full input price.
+
+    Parameters
+    ----------
+    usage : Usage
+        What the provider counted.
+    price : Price or None
+        None gives None.
+
+    Returns
+    -------
+    float or None
+        USD, at least 0; None when the price or either total is unknown.
+    """
+    if price is None or usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    full = price.input_usd_per_mtok
+    read = usage.cache_read_tokens or 0
+    written = usage.cache_write_tokens or 0
+    read_price = full if price.cache_read_usd_per_mtok is None else price.cache_read_usd_per_mtok
+    write_price = full if price.cache_write_usd_per_mtok is None else price.cache_write_usd_per_mtok
+    plain = max(usage.input_tokens - read - written, 0)
+    total = plain * full + read * read_price + written * write_price
+    return (total + usage.output_tokens * price.output_usd_per_mtok) / TOKENS_PER_PRICE_UNIT
+
+
+def expected_cost_usd(
+    prices: Sequence[Price | None], input_tokens: Floats, output_tokens: Floats
+) -> NDArray[np.float64]:
+    """Price predicted calls.
+
+    Parameters
+    ----------
+    prices : sequence of m Price or None
+        In column order.
+    input_tokens, output_tokens : ndarray of shape (n, m), float32
+        Tokens; NaN where unknown.
+
+    Returns
+    -------
+    ndarray of shape (n, m), float64
+        USD; NaN where the price or a token count is unknown.
+    """
+    unknown = float("nan")
+    input_price = np.array([unknown if p is None else p.input_usd_per_mtok for p in prices], np.float64)
+    output_price = np.array([unknown if p is None else p.output_usd_per_mtok for p in prices], np.float64)
+    cost: NDArray[np.float64] = (input_tokens * input_price + output_tokens * output_price) / TOKENS_PER_PRICE_UNIT
+    return cost

@@ -1,0 +1,127 @@
+"""What of a request the router reads: the human request, not the harness around it.
+
+Coding agents wrap a short human sentence in reminders, environment listings and tool results; scoring those would
+route on the harness. :func:`read` takes the last human turn, removes what harnesses add, and keeps of everything
+else only a summary of shape. It reads text and counts; it never rewrites what is sent to a provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from router.domain import Prompt, Shape
+
+#: Elements that harnesses put into user turns: Claude Code, Codex, Cline, Cursor (seen November 2026).
+HARNESS_TAGS = (
+    "system-reminder",
+    "local-command-stdout",
+    "local-command-stderr",
+    "command-name",
+    "command-message",
+    "command-args",
+    "environment_context",
+    "environment_details",
+    "user_instructions",
+    "additional_data",
+)
+#: Wrappers whose content is the human's own.
+_WRAPPERS = ("<task>", "</task>", "<user_query>", "</user_query>", "<user_message>", "</user_message>")
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+#: What a provider reads of one image, roughly: high detail, about a thousand tokens of four characters.
+IMAGE_CHARACTERS = 4_000
+
+
+def read(
+    messages: Sequence[Mapping[str, object]],
+    *,
+    n_extra_characters: int = 0,
+    n_tools: int = 0,
+    needs_json_schema: bool = False,
+    max_output_tokens: int | None = None,
+) -> Prompt:
+    """Find the human request in a conversation and summarise the rest.
+
+    Parameters
+    ----------
+    messages : sequence of mapping
+        Each with ``role`` and ``content`` (a string, or parts with ``type`` and ``text``), oldest first.
+    n_extra_characters : int
+        Characters the provider will read besides the messages (tool schemas).
+    n_tools, needs_json_schema, max_output_tokens
+        Copied into the shape.
+
+    Returns
+    -------
+    Prompt
+        Its text is the last user turn that still says something once harness elements and tool results are
+        removed; else the last text of any role; else "".
+    """
+    n_characters = n_extra_characters
+    has_images = False
+    text = fallback = ""
+    for message in reversed(messages):
+        texts, n_images = _parts(message.get("content"))
+        n_characters += sum(map(len, texts)) + n_images * IMAGE_CHARACTERS
+        has_images = has_images or n_images > 0
+        if message.get("role") == "user" and not text:
+            text = human(texts)
+        fallback = fallback or "\n".join(texts)
+    shape = Shape(n_characters, len(messages), n_tools, has_images, needs_json_schema, max_output_tokens)
+    return Prompt(text or fallback, shape)
+
+
+def human(texts: Sequence[str]) -> str:
+    """Join the blocks of one user turn without what harnesses added."""
+    kept = (_without_harness(text) for text in texts)
+    return "\n".join(text for text in kept if text)
+
+
+def _parts(content: object) -> tuple[list[str], int]:
+    """Return the texts and the number of images of one message's content; tool results have neither."""
+    if isinstance(content, str):
+        return [content], 0
+    texts: list[str] = []
+    n_images = 0
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, Mapping):
+            continue
+        kind = part.get("type")
+        if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in _IMAGE_PARTS:
+            n_images += 1
+    return texts, n_images
+
+
+def _without_harness(text: str) -> str:
+    if "<" not in text:
+        return text.strip()
+    for tag in HARNESS_TAGS:
+        text = _without_element(text, tag)
+    for wrapper in _WRAPPERS:
+        text = text.replace(wrapper, "")
+    return text.strip()
+
+
+def _without_element(text: str, tag: str) -> str:
+    """Remove every ``<tag …>…</tag>``; an element never closed is the human's own and stays.
+
+    Plain searching, not a regular expression: linear however many openings are left unclosed.
+    """
+    opening, closing = f"<{tag}", f"</{tag}>"
+    kept: list[str] = []
+    position = 0
+    while True:
+        start = text.find(opening, position)
+        end = text.find(closing, start) if start >= 0 else -1
+        if end < 0:
+            break
+        after = text[start + len(opening) : start + len(opening) + 1]
+        if after not in (">", " ", "\n", "\t", "/"):  # <system-reminders> is another element
+            kept.append(text[position : start + len(opening)])
+            position = start + len(opening)
+            continue
+        kept.append(text[position:start])
+        position = end + len(closing)
+    return "".join((*kept, text[position:])) if position else text
