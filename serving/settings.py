@@ -1,0 +1,392 @@
+"""Settings: one TOML file, read once into one frozen object.
+
+Every table of the file is a dataclass here; every key is a field with its check, unit and help, so the
+reader, the errors and the reference table (``turnout settings``) come from one description. A file is judged
+as a whole: all its problems are reported together, each with the key's path. Secrets are only ever *named*
+(``api_key_env``): this is the one module that reads the environment, and what it read stays out of
+:class:`Settings`. Whether the bundle agrees (a preset's or a ``like``'s name) is judged where the bundle is
+loaded, in :mod:`serving.reload`.
+
+Entry points: :func:`load`, :func:`credentials`, :func:`reference`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from router.domain import Capabilities, Policy, Price
+from router.errors import InvalidPolicy
+from router.policy import check as check_policy
+from serving import tables
+from serving.errors import KeysRequired, SettingsError
+from serving.tables import about
+
+DEMO = Path(__file__).with_name("demo.toml")
+SHIPPED_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "default"
+#: The one model name that asks for a decision; ``auto:PRESET`` names the preset too.
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """``[server]``: where it listens, what it loads, how long it waits."""
+
+    host: str = field(
+        default="127.0.0.1",
+        metadata=about(tables.text, "Address to listen on; beyond loopback keys are required."),
+    )
+    port: int = field(default=8080, metadata=about(tables.count(0, 65535), "TCP port; 0 takes a free one."))
+    bundle: str = field(
+        default="",
+        metadata=about(
+            tables.path, "Directory of the bundle; empty takes the one shipped in models/default."
+        ),
+    )
+    database: str = field(
+        default="turnout.sqlite",
+        metadata=about(tables.path, "SQLite file for the request records; empty keeps none."),
+    )
+    max_body_bytes: int = field(
+        default=32 * 2**20,
+        metadata=about(tables.count(1024), "Largest request body accepted; more is 413.", "bytes"),
+    )
+    receive_timeout_s: float = field(
+        default=30.0,
+        metadata=about(
+            tables.number(0, is_open=True), "A request must have arrived whole by then, or 408.", "s"
+        ),
+    )
+    connect_timeout_s: float = field(
+        default=5.0,
+        metadata=about(tables.number(0, is_open=True), "Longest wait for a connection to a provider.", "s"),
+    )
+    first_byte_timeout_s: float = field(
+        default=300.0,
+        metadata=about(tables.number(0, is_open=True), "Longest wait for the first byte of an answer.", "s"),
+    )
+    idle_timeout_s: float = field(
+        default=120.0,
+        metadata=about(tables.number(0, is_open=True), "Longest silence inside an answer.", "s"),
+    )
+    total_timeout_s: float = field(
+        default=900.0,
+        metadata=about(tables.number(0, is_open=True), "Longest duration of one call to a provider.", "s"),
+    )
+    watch_bundle_s: float = field(
+        default=2.0,
+        metadata=about(
+            tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"
+        ),
+    )
+    shutdown_timeout_s: float = field(
+        default=30.0,
+        metadata=about(tables.number(0), "How long requests in flight may finish after SIGTERM.", "s"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PresetSettings:
+    """``[routing.presets.NAME]``: a policy under a name."""
+
+    kind: str = field(
+        metadata=about(tables.text, "threshold, willingness_to_pay_usd, quality_per_usd or latency.")
+    )
+    value: float = field(
+        metadata=about(
+            tables.number(0),
+            "Threshold or floor in [0, 1]; USD per unit of quality for willingness_to_pay_usd.",
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """``[routing]``: what ``auto`` means."""
+
+    default: str = field(
+        default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.')
+    )
+    presets: Mapping[str, PresetSettings] = field(
+        default_factory=dict,
+        metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """``[[providers]]``: somebody who answers for candidates."""
+
+    name: str = field(metadata=about(tables.name, "How deployments refer to it."))
+    base_url: str = field(
+        default="",
+        metadata=about(tables.url, "Its OpenAI-compatible root, up to and with /v1; not for emulated ones."),
+    )
+    api_key_env: str = field(
+        default="",
+        metadata=about(tables.variable, "Environment variable that holds its API key; empty sends none."),
+    )
+    emulated: bool = field(
+        default=False,
+        metadata=about(tables.flag, "Answer from the built-in emulator: made-up text, labelled as such."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSettings:
+    """``[[candidates.deployments]]``: one way to reach a candidate."""
+
+    provider: str = field(metadata=about(tables.name, "Name of a provider above."))
+    model: str = field(metadata=about(tables.text, "The provider's own name for the candidate."))
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSettings:
+    """``[[candidates]]``: an LLM the router may choose."""
+
+    name: str = field(metadata=about(tables.name, "What clients, decisions and the bundle call it."))
+    deployments: tuple[DeploymentSettings, ...] = field(
+        metadata={"rows": DeploymentSettings, "help": "Ways to reach it; at least one."}
+    )
+    like: str | None = field(
+        default=None,
+        metadata=about(
+            tables.name, "Bundle candidate whose predictions it borrows; shown in every decision."
+        ),
+    )
+    parameters: Mapping[str, object] = field(
+        default_factory=dict, metadata=about(tables.parameters, "Request fields it is always called with.")
+    )
+    tools: bool = field(default=True, metadata=about(tables.flag, "Accepts tools."))
+    vision: bool = field(default=False, metadata=about(tables.flag, "Accepts images."))
+    json_schema: bool = field(
+        default=True, metadata=about(tables.flag, "Accepts a JSON schema as response format.")
+    )
+    context_window_tokens: int | None = field(
+        default=None,
+        metadata=about(
+            tables.count(1), "Longest input and output together; absent excludes nothing.", "tokens"
+        ),
+    )
+    max_output_tokens: int | None = field(
+        default=None, metadata=about(tables.count(1), "Longest output; absent excludes nothing.", "tokens")
+    )
+    input_usd_per_mtok: float | None = field(
+        default=None,
+        metadata=about(
+            tables.number(0), "Price of input; absent asks genai-prices, else unknown (null).", "USD/Mtok"
+        ),
+    )
+    output_usd_per_mtok: float | None = field(
+        default=None,
+        metadata=about(tables.number(0), "Price of output; given together with the input price.", "USD/Mtok"),
+    )
+    cache_read_usd_per_mtok: float | None = field(
+        default=None, metadata=about(tables.number(0), "Price of cached input.", "USD/Mtok")
+    )
+    cache_write_usd_per_mtok: float | None = field(
+        default=None, metadata=about(tables.number(0), "Price of writing input to the cache.", "USD/Mtok")
+    )
+
+    def price(self) -> Price | None:
+        """Return the price stated in the file, or None where it states none."""
+        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
+            return None
+        return Price(
+            self.input_usd_per_mtok,
+            self.output_usd_per_mtok,
+            self.cache_read_usd_per_mtok,
+            self.cache_write_usd_per_mtok,
+        )
+
+    def capabilities(self) -> Capabilities:
+        """Return what the candidate can do, in the router's words."""
+        return Capabilities(
+            self.tools, self.vision, self.json_schema, self.context_window_tokens, self.max_output_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """``[[keys]]``: a client, known by the hash of its key."""
+
+    name: str = field(metadata=about(tables.name, "Who it is; stands in records, never the key."))
+    sha256: str = field(metadata=about(tables.sha256, "Hash of the key, as `turnout key new` prints it."))
+    models: tuple[str, ...] = field(
+        default=("*",),
+        metadata=about(tables.globs, 'What the key may ask for: candidate names, "auto", "auto:*", globs.'),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole file. ``source`` is where it was read from; relative paths were resolved against ``root``."""
+
+    server: ServerSettings = field(
+        default_factory=ServerSettings,
+        metadata={"table": ServerSettings, "help": "Listening, loading, waiting."},
+    )
+    routing: RoutingSettings = field(
+        default_factory=RoutingSettings, metadata={"table": RoutingSettings, "help": "What auto means."}
+    )
+    providers: tuple[ProviderSettings, ...] = field(
+        default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
+    )
+    candidates: tuple[CandidateSettings, ...] = field(
+        default=(), metadata={"rows": CandidateSettings, "help": "Who may be chosen."}
+    )
+    keys: tuple[KeySettings, ...] = field(default=(), metadata={"rows": KeySettings, "help": "Who may ask."})
+    source: Path = DEMO
+    root: Path = Path()
+
+    def bundle_directory(self) -> Path:
+        """Return the directory that holds the bundle's manifest, by the settings alone (no file is read)."""
+        return self.root / self.server.bundle if self.server.bundle else SHIPPED_BUNDLE
+
+    def database_path(self) -> Path | None:
+        """Return where records are kept, or None where they are not."""
+        return self.root / self.server.database if self.server.database else None
+
+    def policies(self) -> Mapping[str, Policy]:
+        """Return the presets the file states, by name."""
+        return {
+            name: Policy(preset.kind, preset.value, name) for name, preset in self.routing.presets.items()
+        }
+
+
+def load(path: Path | None = None, *, host: str | None = None, port: int | None = None) -> Settings:
+    """Read and judge one file.
+
+    Parameters
+    ----------
+    path : Path or None
+        The TOML file; None reads the demo config that comes with the program.
+    host, port : str, int, optional
+        Stand in the place of the file's.
+
+    Returns
+    -------
+    Settings
+        Relative paths in it are relative to the file's folder, the demo's to the working directory.
+
+    Raises
+    ------
+    SettingsError
+        With one line for everything wrong.
+    KeysRequired
+        It would listen beyond loopback with no key to ask for.
+    """
+    source = DEMO if path is None else path
+    try:
+        raw = tomllib.loads(source.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(str(source), [f"cannot be read: {error}"]) from error
+    problems: list[str] = []
+    settings = tables.read(Settings, raw, "", problems)
+    if settings is None:
+        raise SettingsError(str(source), problems)
+    root = Path.cwd() if path is None else source.resolve().parent
+    server = settings.server
+    server = replace(server, host=host or server.host, port=server.port if port is None else port)
+    settings = replace(settings, server=server, source=source, root=root)
+    if problems := _contradictions(settings):
+        raise SettingsError(str(source), problems)
+    if not is_loopback(server.host) and not settings.keys:
+        raise KeysRequired(
+            f"server.host = {server.host!r} is reachable from other machines, so [[keys]] must name at least "
+            "one key: make one with `turnout key new`, or listen on 127.0.0.1"
+        )
+    return settings
+
+
+def credentials(settings: Settings) -> Mapping[str, str]:
+    """Read the providers' API keys out of the environment.
+
+    Returns
+    -------
+    Mapping[str, str]
+        Provider name to key, for the providers that name a variable.
+
+    Raises
+    ------
+    SettingsError
+        A variable that a provider names is not set; says which.
+    """
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for i, provider in enumerate(settings.providers):
+        if not provider.api_key_env:
+            continue
+        key = os.environ.get(provider.api_key_env, "").strip()
+        if key:
+            found[provider.name] = key
+        else:
+            problems.append(
+                f"providers.{i}.api_key_env: the environment variable {provider.api_key_env} is not set "
+                f"(the API key of provider {provider.name!r})"
+            )
+    if problems:
+        raise SettingsError(str(settings.source), problems)
+    return found
+
+
+def reference() -> tuple[tables.Row, ...]:
+    """Return every key with default, unit and help: the table that ``turnout settings`` prints."""
+    return tuple(tables.described(Settings))
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach an address; other names than localhost count as reachable."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Say what single keys cannot: names that clash or lead nowhere, prices cut in half."""
+    problems: list[str] = []
+    providers = {provider.name for provider in settings.providers}
+    for i, provider in enumerate(settings.providers):
+        if provider.emulated and (provider.base_url or provider.api_key_env):
+            problems.append(f"providers.{i}: an emulated provider takes neither base_url nor api_key_env")
+        elif not provider.emulated and not provider.base_url:
+            problems.append(f"providers.{i}.base_url: missing; only an emulated provider needs none")
+    for i, candidate in enumerate(settings.candidates):
+        at = f"candidates.{i}"
+        if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):
+            problems.append(f"{at}.name = {candidate.name!r}: expected a name other than auto and auto:…")
+        if (candidate.input_usd_per_mtok is None) != (candidate.output_usd_per_mtok is None):
+            problems.append(
+                f"{at}: input_usd_per_mtok and output_usd_per_mtok are given together or not at all"
+            )
+        if not candidate.deployments:
+            problems.append(f"{at}.deployments = []: expected at least one {{provider, model}}")
+        problems.extend(
+            f"{at}.deployments.{j}.provider = {deployment.provider!r}: expected the name of a provider "
+            f"({', '.join(sorted(providers)) or 'there is none'})"
+            for j, deployment in enumerate(candidate.deployments)
+            if deployment.provider not in providers
+        )
+    for table, names in (
+        ("providers", [provider.name for provider in settings.providers]),
+        ("candidates", [candidate.name for candidate in settings.candidates]),
+        ("keys", [key.name for key in settings.keys]),
+    ):
+        problems.extend(
+            f"{table}.{i}.name = {name!r}: expected a name not used before"
+            for i, name in enumerate(names)
+            if name in names[:i]
+        )
+    if not settings.candidates:
+        problems.append("candidates: expected at least one [[candidates]] table")
+    for name, policy in settings.policies().items():
+        try:
+            check_policy(policy)
+        except InvalidPolicy as error:
+            problems.append(f"routing.presets.{name}: {error}")
+    return problems
