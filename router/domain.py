@@ -163,6 +163,9 @@ class Constraints:
     max_cost_usd: float | None = None
 
 
+NO_CONSTRAINTS = Constraints()
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What a decision says of one candidate; None is unknown, never zero.

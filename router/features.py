@@ -1,0 +1,87 @@
+"""From text to the row of numbers that predictors read; the one path for training and serving.
+
+Which encoder a bundle uses is data (:data:`TIERS`). Long texts are read head and tail, with a mark between, so that
+the instruction at the start and the question at the end both count and the time is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from router.domain import Floats
+from router.errors import BundleSchemaUnknown
+
+HEAD_CHARACTERS = 6_000
+TAIL_CHARACTERS = 2_000
+_CUT = "\n…\n"
+
+#: Raised when the same text would give other features than in an older program.
+FEATURE_SCHEMA = 1
+
+
+class Encoder(Protocol):
+    """Text to vector."""
+
+    @property
+    def tier(self) -> str:
+        """Its row in :data:`TIERS`."""
+
+    @property
+    def dim(self) -> int:
+        """Length of one feature row."""
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return the features of n texts, shape (n, dim), float32."""
+
+    def files(self) -> dict[str, bytes]:
+        """Return what must be in the bundle to make this encoder again."""
+
+
+def clip(text: str) -> str:
+    """Return the part of a text that encoders read: all of it, or its head and its tail."""
+    if len(text) <= HEAD_CHARACTERS + TAIL_CHARACTERS:
+        return text
+    return text[:HEAD_CHARACTERS] + _CUT + text[-TAIL_CHARACTERS:]
+
+
+def _lexical(files: Mapping[str, bytes]) -> Encoder:
+    from router.lexical import LexicalEncoder
+
+    return LexicalEncoder.from_files(files)
+
+
+def _minilm(files: Mapping[str, bytes]) -> Encoder:
+    # Here, not at the top: the lexical tier must not pay for `tokenizers`.
+    from router.minilm import MiniLMEncoder
+
+    return MiniLMEncoder.from_files(files)
+
+
+TIERS: Mapping[str, Callable[[Mapping[str, bytes]], Encoder]] = {"lexical": _lexical, "minilm": _minilm}
+
+
+def encoder_of(tier: str, files: Mapping[str, bytes]) -> Encoder:
+    """Make the encoder of a bundle from its files.
+
+    Parameters
+    ----------
+    tier : str
+        A key of :data:`TIERS`.
+    files : Mapping of str to bytes
+        The bundle's files by name.
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    BundleSchemaUnknown
+        A tier this program does not have.
+    BundleMissing, BundleCorrupt, BundleUnsafe
+        What the tier itself finds wrong with its files.
+    """
+    if tier not in TIERS:
+        raise BundleSchemaUnknown(f"encoder tier {tier!r} is unknown; expected one of {', '.join(TIERS)}")
+    return TIERS[tier](files)

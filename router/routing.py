@@ -1,0 +1,304 @@
+"""The router: prompt in, decision out. Pure: the same input gives the same decision.
+
+:meth:`Router.route` is the whole story: filter, predict, price, rank, explain. A router is made from a loaded bundle
+and a pool of candidates; it holds no state that a request changes, so threads may share it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from router.bundle import Bundle, load
+from router.domain import (
+    NO_CONSTRAINTS,
+    Candidate,
+    Constraints,
+    Counterfactual,
+    Decision,
+    Floats,
+    Forecast,
+    Policy,
+    Predictions,
+    Prompt,
+)
+from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
+from router.policy import DEFAULT_PRESETS, Mask, Matrix, check, dominated, eligible, rank
+from router.pricing import expected_cost_usd
+
+#: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
+DEFAULT_TOKENS_PER_CHARACTER = 0.25
+DEFAULT_PRESET = "balanced"
+
+
+class Router:
+    """Choose a candidate for each prompt.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        What predicts.
+    candidates : sequence of Candidate, optional
+        The pool. Default: the bundle's own candidates at its reference prices. A candidate that neither the bundle
+        knows nor has a ``like`` is never chosen, only designated by name.
+    presets : Mapping of str to Policy, optional
+        Named policies, over those of the bundle.
+
+    Raises
+    ------
+    UnknownCandidate
+        A ``like`` the bundle does not know, or a name twice in the pool.
+    InvalidPolicy
+        A preset that cannot be.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        candidates: Sequence[Candidate] | None = None,
+        presets: Mapping[str, Policy] | None = None,
+    ) -> None:
+        columns = bundle.manifest.candidates
+        position = {column.name: i for i, column in enumerate(columns)}
+        if candidates is None:
+            candidates = [Candidate(c.name, c.reference_price, parameters=c.parameters) for c in columns]
+        # Sorted by name, so that a tie never depends on the order of a configuration file.
+        self.candidates = tuple(sorted(candidates, key=lambda c: c.name))
+        for before, after in zip(self.candidates, self.candidates[1:], strict=False):
+            if before.name == after.name:
+                raise UnknownCandidate(f"candidate {after.name!r} is in the pool twice")
+        for candidate in self.candidates:
+            if candidate.like is not None and candidate.like not in position:
+                raise UnknownCandidate(
+                    f"candidate {candidate.name!r} is like {candidate.like!r}, which the bundle does not know; "
+                    f"it knows {', '.join(position)}"
+                )
+        self.bundle = bundle
+        self.presets: dict[str, Policy] = {**DEFAULT_PRESETS, **bundle.manifest.presets, **(presets or {})}
+        for policy in self.presets.values():
+            check(policy)
+        # A name the bundle knows is its own evidence; `like` is for names it does not know.
+        borrowed = [c.name if c.name in position else c.like for c in self.candidates]
+        self._like = tuple(b if b != c.name else None for b, c in zip(borrowed, self.candidates, strict=True))
+        self._columns = np.array([position.get(b, 0) if b else 0 for b in borrowed], np.intp)
+        self._known = np.array([b is not None for b in borrowed], bool)
+        self._prices = [c.price for c in self.candidates]
+        self._tokens_per_character = np.array(
+            [
+                columns[i].input_tokens_per_character if known else DEFAULT_TOKENS_PER_CHARACTER
+                for i, known in zip(self._columns, self._known, strict=True)
+            ],
+            np.float32,
+        )
+        self._output_limit = np.array([c.capabilities.max_output_tokens or np.inf for c in self.candidates], np.float32)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], candidates: Sequence[Candidate] | None = None) -> Router:
+        """Load the bundle in a folder and make a router of it; raises as :func:`router.bundle.load` does."""
+        return cls(load(directory), candidates)
+
+    def predict(self, prompts: Sequence[Prompt | str]) -> Predictions:
+        """Predict for n prompts and the m candidates of the pool.
+
+        Parameters
+        ----------
+        prompts : sequence of n (Prompt or str)
+
+        Returns
+        -------
+        Predictions
+            Columns in the order of :attr:`candidates`; NaN where the bundle says nothing. ``output_tokens`` respect
+            the caller's and the candidate's own limits.
+        """
+        asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
+        raw = self.bundle.predict([p.text for p in asked])
+        lengths = np.array([p.shape.n_characters for p in asked], np.float32)
+        callers = np.array([p.shape.max_output_tokens or np.inf for p in asked], np.float32)
+        limit = np.minimum(callers[:, None], self._output_limit)
+        pick = self._columns
+
+        def columns(values: Floats) -> Floats:
+            return np.where(self._known, values[:, pick], np.float32("nan"))
+
+        return Predictions(
+            candidates=tuple(c.name for c in self.candidates),
+            quality=columns(raw.quality),
+            quality_low=columns(raw.quality_low),
+            quality_high=columns(raw.quality_high),
+            input_tokens=lengths[:, None] * self._tokens_per_character,
+            output_tokens=np.minimum(columns(raw.output_tokens), limit),
+            output_tokens_p90=np.minimum(columns(raw.output_tokens_p90), limit),
+        )
+
+    def policy(self, policy: Policy | str | None) -> Policy:
+        """Resolve a preset's name, or the default, to a checked policy.
+
+        Raises
+        ------
+        InvalidPolicy
+            A name that is no preset; the message lists them.
+        """
+        if policy is None:
+            policy = DEFAULT_PRESET
+        if isinstance(policy, str):
+            if policy not in self.presets:
+                raise InvalidPolicy(f"preset {policy!r} is unknown; expected one of {', '.join(self.presets)}")
+            return self.presets[policy]
+        return check(policy)
+
+    def route(
+        self,
+        prompt: Prompt | str,
+        policy: Policy | str | None = None,
+        constraints: Constraints = NO_CONSTRAINTS,
+        latency_s: Mapping[str, float] | None = None,
+    ) -> Decision:
+        """Decide who shall answer.
+
+        Parameters
+        ----------
+        prompt : Prompt or str
+        policy : Policy, str or None
+            A policy, the name of a preset, or the default preset.
+        constraints : Constraints
+        latency_s : Mapping of str to float, optional
+            Expected seconds per candidate, for the kind ``latency``. Where it says nothing of any candidate, expected
+            output tokens stand in: the longer answer is the slower.
+
+        Returns
+        -------
+        Decision
+
+        Raises
+        ------
+        NoEligibleCandidate
+            Every candidate was filtered out; the error says by what.
+        InvalidPolicy
+            See :meth:`policy`.
+        """
+        rule = self.policy(policy)
+        if isinstance(prompt, str):
+            prompt = Prompt.of(prompt)
+
+        predictions = self.predict([prompt])
+        cost = expected_cost_usd(self._prices, predictions.input_tokens, predictions.output_tokens)
+        excluded = self._excluded(prompt, predictions, cost, constraints)
+        allowed = np.array([[why is None for why in excluded]])
+        if not allowed.any():
+            raise NoEligibleCandidate(dict(zip(predictions.candidates, map(str, excluded), strict=True)))
+        latency = self._latency(latency_s, predictions)
+        order = rank(predictions.quality, cost, rule, allowed=allowed, latency_s=latency)[0]
+
+        ranking = tuple(self.candidates[i].name for i in order if excluded[i] is None)
+        pointless = _dominated(predictions.quality, cost, allowed)
+        forecasts = self._forecasts(predictions, cost, pointless, excluded)
+        binding, reason = _explain(rule, forecasts[order[0]], len(ranking))
+        return Decision(
+            candidate=ranking[0],
+            ranking=ranking,
+            policy=rule,
+            reason=reason,
+            binding=binding,
+            propensity=1.0,
+            bundle=self.bundle.manifest.id,
+            forecasts=forecasts,
+            counterfactuals=_counterfactuals(forecasts, forecasts[order[0]]),
+        )
+
+    def _excluded(
+        self, prompt: Prompt, predictions: Predictions, cost: Matrix, constraints: Constraints
+    ) -> list[str | None]:
+        static = eligible(self.candidates, prompt.shape, constraints, predictions.input_tokens[0].tolist())
+        excluded = list(static)
+        for i, known in enumerate(self._known):
+            if excluded[i] is None and not known:
+                excluded[i] = "not_in_bundle"
+            elif excluded[i] is None and constraints.max_cost_usd is not None:
+                # `not <=` rather than `>`: an unknown cost (NaN) fails too.
+                excluded[i] = None if cost[0, i] <= constraints.max_cost_usd else "max_cost_usd"
+        return excluded
+
+    def _latency(self, latency_s: Mapping[str, float] | None, predictions: Predictions) -> Matrix:
+        if not latency_s:
+            return predictions.output_tokens.astype(np.float64)
+        return np.array([[latency_s.get(c.name, np.nan) for c in self.candidates]], np.float64)
+
+    def _forecasts(
+        self, predictions: Predictions, cost: Matrix, pointless: Mask, excluded: Sequence[str | None]
+    ) -> tuple[Forecast, ...]:
+        p90 = expected_cost_usd(self._prices, predictions.input_tokens, predictions.output_tokens_p90)
+        matrices = (
+            predictions.quality,
+            predictions.quality_low,
+            predictions.quality_high,
+            predictions.input_tokens,
+            predictions.output_tokens,
+            predictions.output_tokens_p90,
+            cost,
+            p90,
+        )
+        rows = zip(*(matrix[0].tolist() for matrix in matrices), strict=True)
+        forecasts = []
+        for i, row in enumerate(rows):
+            # NaN alone differs from itself; unknown is None from here on.
+            quality, low, high, n_input, n_output, n_output_p90, usd, usd_p90 = (
+                None if value != value else value for value in row
+            )
+            ratio = quality / usd if quality is not None and usd else None
+            forecasts.append(
+                Forecast(
+                    self.candidates[i].name,
+                    self._like[i],
+                    quality,
+                    low,
+                    high,
+                    n_input,
+                    n_output,
+                    n_output_p90,
+                    usd,
+                    usd_p90,
+                    ratio,
+                    bool(pointless[0, i]),
+                    excluded[i],
+                )
+            )
+        return tuple(forecasts)
+
+
+def _dominated(quality: Floats, burden: Matrix, allowed: Mask) -> Mask:
+    known = ~np.isnan(quality)
+    q = np.where(known, quality, 0.0).astype(np.float64)
+    return dominated(q, np.where(np.isnan(burden), np.inf, burden), allowed & known)
+
+
+def _explain(policy: Policy, choice: Forecast, n_eligible: int) -> tuple[str, str]:
+    """Return the binding constraint and a sentence for a person."""
+    quality = choice.quality or 0.0
+    if n_eligible == 1:
+        return "only_eligible", "the only eligible candidate"
+    if policy.kind == "willingness_to_pay_usd":
+        return policy.kind, f"largest predicted quality · {policy.value:g} USD − expected cost"
+    if policy.kind == "quality_per_usd":
+        if quality < policy.value:
+            return "none_clears_floor", f"no candidate is predicted to reach {policy.value:g}; the best predicted"
+        return "floor", f"most predicted quality per USD among those predicted to reach {policy.value:g}"
+    if quality < policy.value:
+        return "none_clears_threshold", f"no candidate is predicted to reach {policy.value:g}; the best predicted"
+    if policy.kind == "latency":
+        return "latency", f"fastest candidate predicted to reach {policy.value:g}"
+    return "threshold", f"cheapest candidate predicted to reach {policy.value:g}"
+
+
+def _counterfactuals(forecasts: Sequence[Forecast], choice: Forecast) -> tuple[Counterfactual, ...]:
+    """Say whom a threshold policy would choose, at the highest threshold at which it still does."""
+    frontier = [
+        (f.quality, f.cost_usd, f.candidate)
+        for f in forecasts
+        if f.excluded_by is None and not f.is_dominated and f.quality is not None
+    ]
+    return tuple(
+        Counterfactual(quality, name, quality, usd, usd / choice.cost_usd - 1 if usd and choice.cost_usd else None)
+        for quality, usd, name in sorted(frontier, key=lambda f: f[0])
+    )
