@@ -9,6 +9,7 @@ Entry point: ``read``.
 from __future__ import annotations
 
 from routing_data.description import CandidateSummary, Description, Point, describe
+from routing_data.download import RemoteFile, default_cache
 from routing_data.errors import (
     ChecksumMismatch,
     DataError,
@@ -20,11 +21,15 @@ from routing_data.errors import (
 )
 from routing_data.merging import merge
 from routing_data.prices import implied_prices
+from routing_data.public_source import PublicSource
 from routing_data.reader import read, validate
+from routing_data.sources import SOURCES, fetch
 from routing_data.splits import split
 from routing_data.table import OutcomeTable, Source
+from routing_data.writer import write
 
 __all__ = [
+    "SOURCES",
     "CandidateSummary",
     "ChecksumMismatch",
     "DataError",
@@ -34,13 +39,18 @@ __all__ = [
     "OutcomeTable",
     "Point",
     "Problem",
+    "PublicSource",
+    "RemoteFile",
     "Source",
     "UnknownName",
     "UnreadableFile",
+    "default_cache",
     "describe",
+    "fetch",
     "implied_prices",
     "merge",
     "read",
     "split",
     "validate",
+    "write",
 ]

@@ -22,9 +22,7 @@ SHOWN_PER_KIND = 10
 """Rows named per kind of problem and column; the last one counts the rest."""
 
 
-def check_frame(
-    frame: pd.DataFrame, columns: Sequence[Column], file: str
-) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
+def check_frame(frame: pd.DataFrame, columns: Sequence[Column], file: str) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
     """Check every column of one file on its own.
 
     Parameters
@@ -168,9 +166,7 @@ def _check_text(
 ) -> tuple[pd.Series, list[Problem]]:
     null = values.isna().to_numpy()
     whole_too = (str, int) if column.kind == "id" else str
-    wrong = (
-        np.array([not isinstance(v, whole_too) or isinstance(v, bool) for v in values], dtype=bool) & ~null
-    )
+    wrong = np.array([not isinstance(v, whole_too) or isinstance(v, bool) for v in values], dtype=bool) & ~null
     cells = [None if bad else str(v) for v, bad in zip(values, null | wrong, strict=True)]
     blank = np.array([cell is not None and not cell.strip() for cell in cells], dtype=bool)
     problems = _per_row(wrong, "wrong-type", file, stored, "a value that is not text", "text", ids)

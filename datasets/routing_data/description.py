@@ -123,9 +123,7 @@ def describe(table: OutcomeTable) -> Description:
     observed = ~np.isnan(table.quality)
     quality = [_mean(table.quality[:, i].astype(np.float64)) for i in range(len(table.candidates))]
     cost = [_mean(table.cost_usd[:, i]) for i in range(len(table.candidates))]
-    points = [
-        Point(n, c, q) for n, c, q in zip(table.candidates, cost, quality, strict=True) if q is not None
-    ]
+    points = [Point(n, c, q) for n, c, q in zip(table.candidates, cost, quality, strict=True) if q is not None]
     hull = _hull(points)
     corners = {point.name for point in hull}
     prices = implied_prices(table)
@@ -185,9 +183,7 @@ def _oracle(table: OutcomeTable) -> Point | None:
         return None
     quality = np.where(np.isnan(table.quality[seen]), -np.inf, table.quality[seen])
     best = quality.max(axis=1)
-    cost = np.where(
-        (quality == best[:, None]) & ~np.isnan(table.cost_usd[seen]), table.cost_usd[seen], np.inf
-    )
+    cost = np.where((quality == best[:, None]) & ~np.isnan(table.cost_usd[seen]), table.cost_usd[seen], np.inf)
     cheapest = cost.min(axis=1)
     known = np.isfinite(cheapest)
     return Point("oracle", float(cheapest[known].mean()) if known.all() else None, float(best.mean()))

@@ -13,15 +13,14 @@ import hashlib
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from routing_data import schema
 from routing_data.checks import check_consistent, check_frame, check_ids, check_pairs
 from routing_data.errors import InvalidTable, Problem, UnreadableFile
 from routing_data.files import fingerprint, read_frame, read_source_json
-from routing_data.table import Amounts, OutcomeTable, Source
+from routing_data.frames import id_of_text, to_table
+from routing_data.table import OutcomeTable, Source
 
 _PROMPTS, _OUTCOMES, _SOURCE = "prompts.parquet", "outcomes.parquet", "source.json"
 
@@ -51,7 +50,8 @@ def read(path: str | os.PathLike[str]) -> OutcomeTable:
     frames, problems = _load(place)
     if problems or frames is None:
         raise InvalidTable(problems)
-    return _table(place, *frames)
+    prompts, outcomes = frames
+    return to_table(prompts, outcomes, _source(place, len(prompts)))
 
 
 def validate(path: str | os.PathLike[str]) -> tuple[Problem, ...]:
@@ -83,8 +83,24 @@ def _load(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
 
 
 def _load_folder(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
-    raw_prompts, _ = read_frame(path / _PROMPTS)
-    raw_outcomes, _ = read_frame(path / _OUTCOMES)
+    return check_folder(read_frame(path / _PROMPTS)[0], read_frame(path / _OUTCOMES)[0])
+
+
+def check_folder(raw_prompts: pd.DataFrame, raw_outcomes: pd.DataFrame) -> tuple[_Frames | None, tuple[Problem, ...]]:
+    """Check the two frames of the folder form, alone and against each other.
+
+    Parameters
+    ----------
+    raw_prompts, raw_outcomes : DataFrame
+        As read, index = data row from 1.
+
+    Returns
+    -------
+    frames : (DataFrame, DataFrame) or None
+        Clean prompts and outcomes; None if there is any problem.
+    problems : tuple of Problem
+        Everything found.
+    """
     prompts, problems = check_frame(raw_prompts, schema.PROMPTS, _PROMPTS)
     outcomes, found = check_frame(raw_outcomes, schema.OUTCOMES, _OUTCOMES)
     problems += found
@@ -113,39 +129,8 @@ def _load_long(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
 
 def _ids_from_text(prompts: pd.Series) -> pd.Series:
     codes, texts = pd.factorize(prompts)
-    ids = [hashlib.sha256(str(text).encode("utf-8", "replace")).hexdigest()[:16] for text in texts]
+    ids = [id_of_text(str(text)) for text in texts]
     return pd.Series([ids[code] if code >= 0 else None for code in codes], index=prompts.index, dtype=object)
-
-
-def _table(path: Path, prompts: pd.DataFrame, outcomes: pd.DataFrame) -> OutcomeTable:
-    ids = prompts["prompt_id"]
-    names, columns = np.unique(outcomes["candidate"].to_numpy(dtype=str), return_inverse=True)
-    rows = pd.Index(ids).get_indexer(pd.Index(outcomes["prompt_id"]))
-
-    def spread(name: str) -> Amounts:
-        values: NDArray[np.float64] = np.full((len(ids), len(names)), np.nan)
-        if name in outcomes:
-            values[rows, columns] = outcomes[name].to_numpy(dtype=np.float64)
-        return values
-
-    return OutcomeTable(
-        prompt_ids=tuple(ids),
-        prompts=tuple(prompts["prompt"]),
-        tasks=_filled(prompts, "task", pd.Series("unknown", index=prompts.index)),
-        groups=_filled(prompts, "group", ids),
-        candidates=tuple(str(name) for name in names),
-        quality=spread("quality").astype(np.float32),
-        input_tokens=spread("input_tokens"),
-        output_tokens=spread("output_tokens"),
-        cost_usd=spread("cost_usd"),
-        sources=(_source(path, len(ids)),),
-    )
-
-
-def _filled(prompts: pd.DataFrame, name: str, default: pd.Series) -> tuple[str, ...]:
-    if name not in prompts:
-        return tuple(default)
-    return tuple(prompts[name].where(prompts[name].notna(), default))
 
 
 def _source_path(path: Path) -> Path:
