@@ -23,7 +23,7 @@ from router.domain import Capabilities, Policy, Price
 from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
-from serving.errors import KeysRequired, SettingsError
+from serving.errors import SettingsError
 from serving.tables import about
 
 DEMO = Path(__file__).with_name("demo.toml")
@@ -43,9 +43,7 @@ class ServerSettings:
     port: int = field(default=8080, metadata=about(tables.count(0, 65535), "TCP port; 0 takes a free one."))
     bundle: str = field(
         default="",
-        metadata=about(
-            tables.path, "Directory of the bundle; empty takes the one shipped in models/default."
-        ),
+        metadata=about(tables.path, "Directory of the bundle; empty takes the one shipped in models/default."),
     )
     database: str = field(
         default="turnout.sqlite",
@@ -57,9 +55,7 @@ class ServerSettings:
     )
     receive_timeout_s: float = field(
         default=30.0,
-        metadata=about(
-            tables.number(0, is_open=True), "A request must have arrived whole by then, or 408.", "s"
-        ),
+        metadata=about(tables.number(0, is_open=True), "A request must have arrived whole by then, or 408.", "s"),
     )
     connect_timeout_s: float = field(
         default=5.0,
@@ -79,9 +75,7 @@ class ServerSettings:
     )
     watch_bundle_s: float = field(
         default=2.0,
-        metadata=about(
-            tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"
-        ),
+        metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),
     )
     shutdown_timeout_s: float = field(
         default=30.0,
@@ -93,9 +87,7 @@ class ServerSettings:
 class PresetSettings:
     """``[routing.presets.NAME]``: a policy under a name."""
 
-    kind: str = field(
-        metadata=about(tables.text, "threshold, willingness_to_pay_usd, quality_per_usd or latency.")
-    )
+    kind: str = field(metadata=about(tables.text, "threshold, willingness_to_pay_usd, quality_per_usd or latency."))
     value: float = field(
         metadata=about(
             tables.number(0),
@@ -108,9 +100,7 @@ class PresetSettings:
 class RoutingSettings:
     """``[routing]``: what ``auto`` means."""
 
-    default: str = field(
-        default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.')
-    )
+    default: str = field(default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.'))
     presets: Mapping[str, PresetSettings] = field(
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
@@ -154,32 +144,24 @@ class CandidateSettings:
     )
     like: str | None = field(
         default=None,
-        metadata=about(
-            tables.name, "Bundle candidate whose predictions it borrows; shown in every decision."
-        ),
+        metadata=about(tables.name, "Bundle candidate whose predictions it borrows; shown in every decision."),
     )
     parameters: Mapping[str, object] = field(
         default_factory=dict, metadata=about(tables.parameters, "Request fields it is always called with.")
     )
     tools: bool = field(default=True, metadata=about(tables.flag, "Accepts tools."))
     vision: bool = field(default=False, metadata=about(tables.flag, "Accepts images."))
-    json_schema: bool = field(
-        default=True, metadata=about(tables.flag, "Accepts a JSON schema as response format.")
-    )
+    json_schema: bool = field(default=True, metadata=about(tables.flag, "Accepts a JSON schema as response format."))
     context_window_tokens: int | None = field(
         default=None,
-        metadata=about(
-            tables.count(1), "Longest input and output together; absent excludes nothing.", "tokens"
-        ),
+        metadata=about(tables.count(1), "Longest input and output together; absent excludes nothing.", "tokens"),
     )
     max_output_tokens: int | None = field(
         default=None, metadata=about(tables.count(1), "Longest output; absent excludes nothing.", "tokens")
     )
     input_usd_per_mtok: float | None = field(
         default=None,
-        metadata=about(
-            tables.number(0), "Price of input; absent asks genai-prices, else unknown (null).", "USD/Mtok"
-        ),
+        metadata=about(tables.number(0), "Price of input; absent asks genai-prices, else unknown (null).", "USD/Mtok"),
     )
     output_usd_per_mtok: float | None = field(
         default=None,
@@ -218,8 +200,14 @@ class KeySettings:
     sha256: str = field(metadata=about(tables.sha256, "Hash of the key, as `turnout key new` prints it."))
     models: tuple[str, ...] = field(
         default=("*",),
-        metadata=about(tables.globs, 'What the key may ask for: candidate names, "auto", "auto:*", globs.'),
+        metadata=about(tables.globs, "Globs on the candidates it may use, by name or through auto."),
     )
+
+
+class KeysRequired(SettingsError):
+    """It would listen beyond loopback while anybody could ask."""
+
+    code = "keys_required"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +241,7 @@ class Settings:
 
     def policies(self) -> Mapping[str, Policy]:
         """Return the presets the file states, by name."""
-        return {
-            name: Policy(preset.kind, preset.value, name) for name, preset in self.routing.presets.items()
-        }
+        return {name: Policy(preset.kind, preset.value, name) for name, preset in self.routing.presets.items()}
 
 
 def load(path: Path | None = None, *, host: str | None = None, port: int | None = None) -> Settings:
@@ -284,17 +270,17 @@ def load(path: Path | None = None, *, host: str | None = None, port: int | None 
     try:
         raw = tomllib.loads(source.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(str(source), [f"cannot be read: {error}"]) from error
+        raise refused(source, [f"cannot be read: {error}"]) from error
     problems: list[str] = []
     settings = tables.read(Settings, raw, "", problems)
     if settings is None:
-        raise SettingsError(str(source), problems)
+        raise refused(source, problems)
     root = Path.cwd() if path is None else source.resolve().parent
     server = settings.server
     server = replace(server, host=host or server.host, port=server.port if port is None else port)
     settings = replace(settings, server=server, source=source, root=root)
     if problems := _contradictions(settings):
-        raise SettingsError(str(source), problems)
+        raise refused(source, problems)
     if not is_loopback(server.host) and not settings.keys:
         raise KeysRequired(
             f"server.host = {server.host!r} is reachable from other machines, so [[keys]] must name at least "
@@ -330,7 +316,7 @@ def credentials(settings: Settings) -> Mapping[str, str]:
                 f"(the API key of provider {provider.name!r})"
             )
     if problems:
-        raise SettingsError(str(settings.source), problems)
+        raise refused(settings.source, problems)
     return found
 
 
@@ -347,6 +333,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def refused(source: Path, problems: list[str]) -> SettingsError:
+    """Make the error that lists everything wrong with a file, one line each."""
+    return SettingsError("\n  ".join((f"{source} cannot be used:", *problems)))
+
+
 def _contradictions(settings: Settings) -> list[str]:
     """Say what single keys cannot: names that clash or lead nowhere, prices cut in half."""
     problems: list[str] = []
@@ -361,11 +352,15 @@ def _contradictions(settings: Settings) -> list[str]:
         if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):
             problems.append(f"{at}.name = {candidate.name!r}: expected a name other than auto and auto:…")
         if (candidate.input_usd_per_mtok is None) != (candidate.output_usd_per_mtok is None):
-            problems.append(
-                f"{at}: input_usd_per_mtok and output_usd_per_mtok are given together or not at all"
-            )
+            problems.append(f"{at}: input_usd_per_mtok and output_usd_per_mtok are given together or not at all")
         if not candidate.deployments:
             problems.append(f"{at}.deployments = []: expected at least one {{provider, model}}")
+        pairs = [(deployment.provider, deployment.model) for deployment in candidate.deployments]
+        problems.extend(
+            f"{at}.deployments.{j}: expected a provider and model not used before"
+            for j, pair in enumerate(pairs)
+            if pair in pairs[:j]
+        )
         problems.extend(
             f"{at}.deployments.{j}.provider = {deployment.provider!r}: expected the name of a provider "
             f"({', '.join(sorted(providers)) or 'there is none'})"

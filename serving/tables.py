@@ -21,6 +21,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: A URL with a user, or the prefix that most vendors give their keys.
+_SECRET = re.compile(r"://[^/]*@|\bsk-")
 _SECRET_LIKE = re.compile(r"key|secret|token$|password|credential|bearer|auth", re.IGNORECASE)
 
 Check = Callable[[object], object]
@@ -210,10 +212,11 @@ def _unknown(key: str, known: Mapping[str, object], at: str) -> str:
 
 
 def shown(at: str, value: object) -> str:
-    """Write a value for an error, unless its key looks like one that could hold a secret."""
-    if _SECRET_LIKE.search(at.rpartition(".")[2]) or at.endswith("sha256"):
-        return "(not shown)"
+    """Write a value for an error, unless it, or its key, looks like a secret."""
     written = repr(value)
+    key = at.rpartition(".")[2]
+    if _SECRET_LIKE.search(key) or key == "sha256" or _SECRET.search(written):
+        return "(not shown)"
     return written if len(written) <= 80 else f"{written[:77]}..."
 
 
