@@ -1,21 +1,110 @@
-"""Split a byte stream into server-sent events without touching a byte."""
+"""Split a byte stream into server-sent events without touching a byte.
+
+What comes out, joined, is what went in: nothing is decoded, normalised or dropped. An event is complete at its
+blank line, whatever the line ends (``\\n``, ``\\r\\n``, ``\\r``) and wherever the network cut it. Nothing here knows
+a protocol. Entry points: :class:`EventSplitter`, :func:`data_of`.
+"""
 
 from __future__ import annotations
 
+import re
+
+from serving.errors import UpstreamBroken
+
+MAX_EVENT_BYTES = 1 << 20
+#: Longest blank line ("\r\n\r\n") less one: how far back a terminator may begin before a new chunk.
+_OVERLAP = 3
+#: Atomic groups, so that the two halves of "\r\n" are never taken for two line ends.
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
 
 class EventSplitter:
-    """Incremental: feed chunks, get whole events with their terminators."""
+    """Incremental splitter: feed chunks, get whole events with their terminators.
 
-    def __init__(self, max_event_bytes: int = 1 << 20) -> None: ...
+    Parameters
+    ----------
+    max_event_bytes : int, default=1048576
+        An event longer than this is refused, so that a provider cannot fill the memory.
+    """
+
+    __slots__ = ("_buffer", "_max_event_bytes")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._buffer = b""
+        self._max_event_bytes = max_event_bytes
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        raise NotImplementedError
+        r"""Take the next bytes and return the events they complete, in order.
+
+        A ``\r`` at the very end of a chunk may be half of ``\r\n``; the event waits for the next byte.
+
+        Raises
+        ------
+        UpstreamBroken
+            If an event outgrows the cap.
+        """
+        if not self._buffer and _is_one_event(chunk):
+            # The common case by far, one write of the provider is one event; it is not worth a search.
+            self._check(chunk)
+            return [chunk]
+        searched = max(0, len(self._buffer) - _OVERLAP)
+        buffer = self._buffer + chunk if self._buffer else chunk
+        events: list[bytes] = []
+        start = 0
+        for end in _ends(buffer, searched):
+            events.append(buffer[start:end])
+            self._check(events[-1])
+            start = end
+        self._buffer = buffer[start:]
+        self._check(self._buffer)
+        return events
 
     def rest(self) -> bytes:
-        """Return what has arrived after the last whole event (b"" when nothing)."""
-        raise NotImplementedError
+        """Return what has arrived after the last whole event, ``b""`` when nothing has."""
+        return self._buffer
+
+    def _check(self, event: bytes) -> None:
+        if len(event) > self._max_event_bytes:
+            raise UpstreamBroken(f"one event of the stream is longer than {self._max_event_bytes} bytes")
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    return chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
+
+
+def _ends(buffer: bytes, searched: int) -> list[int]:
+    r"""Return the offsets just after each blank line; an ambiguous final ``\r`` ends nothing yet."""
+    ends: list[int] = []
+    position = searched
+    while (match := _BLANK_LINE.search(buffer, position)) is not None:
+        end = match.end()
+        if end == len(buffer) and buffer[end - 1] == 0x0D:
+            break
+        ends.append(end)
+        position = end
+    return ends
 
 
 def data_of(event: bytes) -> bytes | None:
-    """Return the joined ``data:`` lines of one event, None when it has none (a comment, a ping)."""
-    raise NotImplementedError
+    """Return the joined ``data:`` lines of one event.
+
+    Parameters
+    ----------
+    event : bytes
+        With or without its terminator.
+
+    Returns
+    -------
+    bytes or None
+        None when the event has no data line (a comment, a keep-alive).
+    """
+    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
+        return event[6:].rstrip(b"\n")
+    found: list[bytes] = []
+    for line in _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf")):
+        if line.startswith(b"data:"):
+            found.append(line[5:].removeprefix(b" "))
+        elif line == b"data":
+            found.append(b"")
+    return b"\n".join(found) if found else None

@@ -1,0 +1,51 @@
+# Two commands do everything on a machine with Python 3.11–3.13, pip and a package registry:
+#   make run    the gateway with the shipped bundle and emulated providers on 127.0.0.1:8080
+#   make test   every check: lint, types, import contracts, tests
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+LOCK = deploy/lock
+
+.PHONY: run test check lint fix train-sample bench lock clean
+
+run: $(VENV)/.serve
+	$(BIN)/turnout serve
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+train-sample: $(VENV)/.dev
+	$(BIN)/turnout train --data datasets/samples/checkable --out models/sample/1
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "Turnout needs Python 3.11, 3.12 or 3.13; none was found. Name one: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.python $(LOCK)/serve.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)/serve.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.python $(LOCK)/dev.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# Pins with hashes and without any index or download address; uv resolves for every supported Python at once.
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml deploy/lock/build.in -o $(LOCK)/serve.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml deploy/lock/build.in -o $(LOCK)/dev.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info

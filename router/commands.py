@@ -1,0 +1,129 @@
+"""The commands that need nothing but the router: ``turnout route`` and ``turnout bundle``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from router.domain import Constraints, Decision, Policy
+from router.errors import RouterError
+
+
+def _default_bundle() -> Path:
+    """Find the shipped bundle: below the current folder, else beside the installed source."""
+    here = Path("models/default")
+    return here if here.is_dir() else Path(__file__).resolve().parent.parent / "models" / "default"
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--bundle", "directory", type=click.Path(path_type=Path), help="Default: models/default.")
+@click.option("--preset", help="quality, balanced, price, latency, or one the bundle defines. Default: balanced.")
+@click.option("--threshold", type=float, help="Cheapest candidate predicted to reach this quality, in [0, 1].")
+@click.option("--willingness-to-pay-usd", type=float, help="USD that one whole unit of quality is worth.")
+@click.option("--quality-per-usd", type=float, help="Most quality per USD above this floor, in [0, 1].")
+@click.option("--max-cost-usd", type=float, help="Upper bound on the expected cost of the call.")
+@click.option("--allow", multiple=True, help="Glob on candidate names; may be given again.")
+@click.option("--deny", multiple=True, help="Glob on candidate names; may be given again; wins over --allow.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole decision as JSON.")
+def route(
+    prompt: str,
+    directory: Path | None,
+    preset: str | None,
+    threshold: float | None,
+    willingness_to_pay_usd: float | None,
+    quality_per_usd: float | None,
+    max_cost_usd: float | None,
+    allow: tuple[str, ...],
+    deny: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Decide who should answer PROMPT ('-' reads standard input), at the bundle's reference prices."""
+    from router.routing import Router
+
+    dials = {
+        "threshold": threshold,
+        "willingness_to_pay_usd": willingness_to_pay_usd,
+        "quality_per_usd": quality_per_usd,
+    }
+    given = [Policy(kind, value) for kind, value in dials.items() if value is not None]
+    if len(given) + (preset is not None) > 1:
+        raise click.UsageError("give at most one of --preset, --threshold, --willingness-to-pay-usd, --quality-per-usd")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():
+        raise click.UsageError("PROMPT must hold some text, got only white space")
+    try:
+        router = Router.load(directory or _default_bundle())
+        decision = router.route(text, given[0] if given else preset, Constraints(allow, deny, max_cost_usd))
+    except RouterError as exc:
+        raise click.ClickException(str(exc)) from exc
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(decision), ensure_ascii=False, indent=2))
+    else:
+        show(decision)
+
+
+@click.group()
+def bundle() -> None:
+    """Look at bundles."""
+
+
+@bundle.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def verify(directory: Path) -> None:
+    """Check every hash and dimension of the bundle in DIRECTORY and run its self-test."""
+    from router.bundle import load
+
+    try:
+        manifest = load(directory).manifest
+    except RouterError as exc:
+        raise click.ClickException(f"{type(exc).__name__}: {exc}") from exc
+    n_bytes = sum(entry.n_bytes for entry in manifest.files.values())
+    click.echo(
+        f"{manifest.id}: {len(manifest.candidates)} candidates, {manifest.encoder_tier} encoder, "
+        f"{len(manifest.files)} files, {n_bytes / 1e6:.1f} MB; every hash matches, the self-test passes"
+    )
+
+
+def show(decision: Decision) -> None:
+    """Print a decision as a table for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    policy = decision.policy
+    name = f"{policy.name} = " if policy.name else ""
+    table = Table(title=f"{decision.candidate}: {decision.reason}", caption=f"{name}{policy.kind} {policy.value:g}")
+    for heading in ("candidate", "quality", "90 %", "cost USD", "p90 USD", "quality / USD", ""):
+        table.add_column(heading, justify="left" if heading in ("candidate", "") else "right")
+    by_name = {f.candidate: f for f in decision.forecasts}
+    rest = [f.candidate for f in decision.forecasts if f.excluded_by is not None]
+    for rank, candidate in enumerate((*decision.ranking, *rest), start=1):
+        f = by_name[candidate]
+        interval = "?" if f.quality_low is None else f"{f.quality_low:.2f}–{f.quality_high:.2f}"
+        note = f"excluded: {f.excluded_by}" if f.excluded_by else ("dominated" if f.is_dominated else f"#{rank}")
+        label = f"{candidate} (like {f.like})" if f.like else candidate
+        table.add_row(
+            f"[bold]{label}[/bold]" if rank == 1 else label,
+            _number(f.quality, ".3f"),
+            interval,
+            _number(f.cost_usd, ".6f"),
+            _number(f.cost_usd_p90, ".6f"),
+            _number(f.quality_per_usd, ",.0f"),
+            note,
+        )
+    console.print(table)
+    for other in decision.counterfactuals:
+        if other.candidate != decision.candidate and other.cost_change is not None:
+            console.print(
+                f"  at threshold {other.threshold:.2f}: {other.candidate}, {other.cost_change:+.0%} cost",
+                highlight=False,
+            )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "?" if value is None else format(value, form)

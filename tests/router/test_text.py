@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from router.text import IMAGE_CHARACTERS, read
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def text(value):
+    return {"type": "text", "text": value}
+
+
+def test_the_last_user_turn_is_the_prompt():
+    prompt = read([user("first"), {"role": "assistant", "content": "answer"}, user("second")])
+    assert prompt.text == "second"
+    assert prompt.shape.n_messages == 3
+    assert prompt.shape.n_characters == len("first" + "answer" + "second")
+
+
+def test_reminder_blocks_before_the_prompt_are_not_read():
+    reminders = [text(f"<system-reminder>\nnote {i}\n</system-reminder>") for i in range(8)]
+    assert read([user([*reminders, text("Fix the bug in parse()")])]).text == "Fix the bug in parse()"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("<system-reminder>x</system-reminder>hello", "hello"),
+        ("hello <environment_context cwd='/x'>a\nb</environment_context>world", "hello world"),
+        ("<task>do it</task>\n<environment_details>files</environment_details>", "do it"),
+        ("is <b> an HTML tag?", "is <b> an HTML tag?"),
+        ("what does <system-reminder> mean?", "what does <system-reminder> mean?"),
+        ("<system-reminders>mine</system-reminders>", "<system-reminders>mine</system-reminders>"),
+        ("a<system-reminder>x</system-reminder>b<system-reminder>y</system-reminder>c", "abc"),
+    ],
+)
+def test_harness_elements_go_and_the_humans_own_stays(given, expected):
+    assert read([user(given)]).text == expected
+
+
+def test_a_turn_of_tool_results_only_is_passed_over():
+    messages = [
+        user("Count the files"),
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": "a.py\nb.py"},
+        user([{"type": "tool_result", "content": "a.py"}, text("<system-reminder>be brief</system-reminder>")]),
+    ]
+    assert read(messages).text == "Count the files"
+
+
+def test_without_a_user_turn_the_last_text_is_read():
+    assert read([{"role": "system", "content": "Say hello"}]).text == "Say hello"
+
+
+def test_nothing_to_read_is_the_empty_text():
+    assert read([]).text == ""
+
+
+def test_images_are_counted_not_read():
+    prompt = read([user([text("what is this?"), {"type": "image_url", "image_url": {"url": "https://x"}}])])
+    assert prompt.text == "what is this?"
+    assert prompt.shape.has_images
+    assert prompt.shape.n_characters == len("what is this?") + IMAGE_CHARACTERS
+
+
+def test_tools_and_limits_reach_the_shape():
+    shape = read([user("x")], n_extra_characters=100, n_tools=2, needs_json_schema=True, max_output_tokens=5).shape
+    assert (shape.n_characters, shape.n_tools, shape.needs_json_schema, shape.max_output_tokens) == (101, 2, True, 5)
+
+
+def test_many_unclosed_elements_stay_and_take_linear_time():
+    # A hundred thousand openings: anything quadratic would take minutes here.
+    nested = "<system-reminder>" * 100_000
+    assert read([user(nested)]).text == nested
