@@ -82,8 +82,8 @@ def _matches(task: str, answer: str | None, reference: str) -> bool:
     if answer is None:
         return False
     if task == "gsm":
-        given, wanted = _NUMBER.findall(answer), _NUMBER.findall(reference)
-        return bool(given and wanted) and _number(given[-1]) == _number(wanted[-1])
+        numbers, right = _NUMBER.findall(answer), _NUMBER.findall(reference)
+        return bool(numbers and right) and _number(numbers[-1]) == _number(right[-1])
     wanted = _literal(reference)
     # The JSON field has quotes of its own, so a string is often given without a second pair.
     return _literal(answer) == wanted or repr(answer) == wanted
