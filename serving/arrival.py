@@ -1,13 +1,81 @@
-"""The uvicorn protocol with a deadline for request heads that never finish arriving.
+"""The uvicorn protocol with a deadline and a cap for what ASGI never sees arriving.
 
-``uvicorn.Config(app, http=protocol_of(limits), ...)``.
+uvicorn waits for ever for a head that trickles in, and for the rest of a body that was refused. Here a head must
+be complete within ``Limits.header_timeout_s`` (from connecting, or from its first bytes on a kept connection)
+and within twice ``Limits.max_header_bytes`` (request line and separators included), and a body that nobody wants
+any more has ``Limits.header_timeout_s`` to end; else the connection is closed without a word. Bodies that are
+wanted are timed by :func:`serving.edge.read_body`. Entry point: :func:`protocol_of`, for
+``uvicorn.Config(http=...)``.
 """
 
 from __future__ import annotations
 
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
 from serving.edge import Limits
 
 
-def protocol_of(limits: Limits) -> type:
-    """Return the protocol class to give uvicorn as ``http=``."""
-    raise NotImplementedError
+def protocol_of(limits: Limits) -> type[HttpToolsProtocol]:
+    """Return uvicorn's httptools protocol with these limits built in."""
+
+    class LimitedProtocol(_ArrivalProtocol):
+        header_timeout_s = limits.header_timeout_s
+        max_head_bytes = 2 * limits.max_header_bytes
+
+    return LimitedProtocol
+
+
+class _ArrivalProtocol(HttpToolsProtocol):
+    """A timer runs only while something is overdue to arrive: never for a head that comes in one piece."""
+
+    header_timeout_s: float
+    max_head_bytes: int
+    _deadline: asyncio.TimerHandle | None = None
+    _n_head_bytes = 0
+    _is_in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._n_head_bytes += len(data)
+            if self._n_head_bytes > self.max_head_bytes:
+                self.transport.close()
+            self._start_timing()
+
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        self._n_head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._stop_timing()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._stop_timing()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._start_timing()
+
+    def _start_timing(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self.header_timeout_s, self.transport.close)
+
+    def _stop_timing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -4,6 +4,7 @@
 
     GatewayError                      status  code
       x SettingsError                    -    the TOML cannot be used; never reaches the wire
+        + KeysRequired                   -    listening beyond loopback without a single key
       x ClientDisconnected              499   nobody is listening any more; nothing is sent
       x NotReady                        503   not_ready
       x RequestError                          the caller's fault; never retried, never counted against a provider
@@ -72,9 +73,7 @@ class GatewayError(Exception):
 
     def to_openai(self) -> dict[str, object]:
         """Return the error envelope of the OpenAI protocols."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def to_wire(self) -> tuple[bytes, str]:
         """Return the body to send and its content type."""
@@ -95,6 +94,12 @@ class SettingsError(GatewayError):
     """The settings file cannot be used; names the key, the value and what was expected."""
 
     code = "settings_invalid"
+
+
+class KeysRequired(SettingsError):
+    """The gateway would listen beyond loopback without a single client key."""
+
+    code = "keys_required"
 
 
 class ClientDisconnected(GatewayError):

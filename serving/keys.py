@@ -1,14 +1,41 @@
-"""Client keys: who is calling. Only digests are kept."""
+"""Client keys: who is calling. Only digests are held, and nothing here ever repeats what was shown.
+
+A key is looked up by the whole of its SHA-256; its format is checked before anything is hashed. Authentication
+fails closed: without a ring that says otherwise nobody is anonymous. Entry points: :func:`new_key`,
+:class:`KeyRing`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from serving.errors import Unauthenticated
+
+PREFIX = "sk-turnout-"
+N_SECRET_BYTES = 32
+_FORMAT = re.compile(rb"sk-[A-Za-z0-9_-]{20,100}")
+#: Where clients show keys, in order of preference among valid ones.
+_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A configured key: its name, the hex sha256 of its secret, globs of candidates it may use (empty: all)."""
+    """A configured key.
+
+    Parameters
+    ----------
+    name : str
+        Stands in records and logs.
+    sha256 : str
+        Hex digest of the secret, 64 characters.
+    models : tuple of str
+        Globs on what the key may ask for; empty allows all.
+    """
 
     name: str
     sha256: str
@@ -17,26 +44,84 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling."""
+    """Who is calling, and what it may ask for."""
 
     name: str
     models: tuple[str, ...] = ()
 
-    def may_use(self, candidate: str) -> bool:
-        """Tell whether this key may use a candidate."""
-        raise NotImplementedError
+    def may_use(self, model: str) -> bool:
+        """Tell whether this caller may ask for a candidate or alias."""
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+ANONYMOUS = Principal("anonymous")
 
 
 def new_key() -> tuple[str, str]:
-    """Return a fresh secret ("sk-turnout-...") and its hex sha256."""
-    raise NotImplementedError
+    """Make a key of 256 random bits.
+
+    Returns
+    -------
+    secret, sha256 : str
+        The secret, to be shown once, and its hex digest, to be kept.
+    """
+    secret = PREFIX + secrets.token_urlsafe(N_SECRET_BYTES)
+    return secret, digest_of(secret)
+
+
+def digest_of(secret: str) -> str:
+    """Return the hex SHA-256 of a secret, as the settings hold it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class KeyRing:
-    """All keys; with none of them and ``allow_anonymous`` everyone is the principal "anonymous"."""
+    """All keys of the gateway.
 
-    def __init__(self, keys: Sequence[Key], *, allow_anonymous: bool = False) -> None: ...
+    Parameters
+    ----------
+    keys : Sequence[Key]
+        Every client.
+    allow_anonymous : bool, default=False
+        With no keys at all everyone is :data:`ANONYMOUS`, whatever is shown (OpenAI clients always show
+        something). For loopback only; with a single key configured it has no effect.
+    """
+
+    def __init__(self, keys: Sequence[Key], *, allow_anonymous: bool = False) -> None:
+        self._principals = {bytes.fromhex(key.sha256): Principal(key.name, tuple(key.models)) for key in keys}
+        self._is_open = allow_anonymous and not keys
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
-        """Find the caller in raw ASGI headers; raise Unauthenticated."""
-        raise NotImplementedError
+        """Find the caller; where several keys are shown, any valid one will do.
+
+        Parameters
+        ----------
+        headers : Iterable[tuple[bytes, bytes]]
+            Raw ASGI headers, names in lower case.
+
+        Raises
+        ------
+        Unauthenticated
+            If no key is shown or none is ours; which of the two is all that is said.
+        """
+        if self._is_open:
+            return ANONYMOUS
+        is_shown = False
+        for name, value in headers:
+            if name not in _HEADERS:
+                continue
+            is_shown = True
+            if name == b"authorization":
+                scheme, _, value = value.partition(b" ")
+                if scheme.lower() != b"bearer":
+                    continue
+            value = value.strip()
+            if _FORMAT.fullmatch(value) is None:
+                continue
+            principal = self._principals.get(hashlib.sha256(value).digest())
+            if principal is not None:
+                return principal
+        raise Unauthenticated(
+            "this key is not known here"
+            if is_shown
+            else "no key: send it as Authorization: Bearer KEY, x-api-key or api-key"
+        )

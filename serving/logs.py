@@ -1,13 +1,177 @@
-"""JSON lines with allow-listed fields; no prompt, no header value, no foreign exception text."""
+"""Logging as JSON lines with allow-listed, typed fields.
+
+What is not in :data:`FIELDS` cannot be logged, so no prompt, header value or credential has a way in. Of foreign
+records (uvicorn, asyncio) only harmless parts pass: where, how bad, the type of the exception and where it was
+raised, never its text, which may quote a body or a URL. Entry points: :func:`configure`, :func:`event`.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+Value = str | int | float | bool | None
+
+#: Every field an event may have, and its type. Names and numbers only; a new one is added here or nowhere.
+FIELDS: Mapping[str, type] = {
+    "id": str,
+    "key": str,
+    "method": str,
+    "route": str,
+    "status": int,
+    "outcome": str,
+    "code": str,
+    "error": str,
+    "at": str,
+    "requested_model": str,
+    "candidate": str,
+    "deployment": str,
+    "provider": str,
+    "upstream_status": int,
+    "phase": str,
+    "policy": str,
+    "binding": str,
+    "bundle": str,
+    "settings": str,
+    "is_stream": bool,
+    "is_emulated": bool,
+    "input_tokens": int,
+    "output_tokens": int,
+    "cost_usd": float,
+    "expected_cost_usd": float,
+    "first_byte_s": float,
+    "total_s": float,
+    "decision_s": float,
+    "start_s": float,
+    "retry_after_s": float,
+    "host": str,
+    "port": int,
+    "n_candidates": int,
+    "n_keys": int,
+    "n_dropped": int,
+    "n_bytes": int,
+    "n_in_flight": int,
+    "version": str,
+    # The text of a SettingsError or BundleError: about the operator's own files, never about a request.
+    "problem": str,
+}
+#: Longest string that passes; nothing legitimate comes near it.
+N_CHARACTERS = 300
+_EVENTS = logging.getLogger("turnout")
+#: Foreign loggers whose message, without an exception, is a fixed sentence about the process itself.
+_TRUSTED = ("uvicorn.error",)
 
 
 def configure(level: str = "info", format: str = "json") -> None:
-    """Send every log of the process to standard error as JSON lines (or "text")."""
+    """Send every log of the process to standard error.
+
+    Parameters
+    ----------
+    level : {'debug', 'info', 'warning', 'error'}
+        Least level shown.
+    format : {'json', 'text'}
+        One JSON object a line, or one readable line each.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(is_json=format == "json"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        foreign = logging.getLogger(name)
+        foreign.handlers = []
+        foreign.propagate = True
+    # An access log would repeat query strings; requests are events of ours.
+    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
+    # "Started server process" and the like: said better by our own events.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-def event(name: str, fields: Mapping[str, str | int | float | bool | None] | None = None, *, level: str = "info") -> None:
-    """Log one event; a field that is not allow-listed is left out and named."""
+def event(name: str, fields: Mapping[str, Value] | None = None, *, level: str = "info") -> None:
+    """Log one event.
+
+    Parameters
+    ----------
+    name : str
+        What happened, in snake_case.
+    fields : Mapping[str, str or int or float or bool or None]
+        Keys of :data:`FIELDS`; None values are left out; a key that is not allowed or a value of another type
+        is withheld and only its key is named, under ``withheld``.
+    level : {'debug', 'info', 'warning', 'error'}
+        How bad.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    if _EVENTS.isEnabledFor(number):
+        _EVENTS.log(number, name, extra={"fields": _allowed(fields or {})})
+
+
+def failure(name: str, error: BaseException, fields: Mapping[str, Value] | None = None) -> None:
+    """Log an unexpected exception: its type and where it was raised, never what it says."""
+    event(name, {**(fields or {}), **_place_of(error, error.__traceback__)}, level="error")
+
+
+def _allowed(fields: Mapping[str, Value]) -> dict[str, object]:
+    allowed: dict[str, object] = {}
+    withheld: list[str] = []
+    for key, value in fields.items():
+        if value is None:
+            continue
+        kind = FIELDS.get(key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind is None or type(value) is not kind:
+            withheld.append(key)
+        else:
+            allowed[key] = value[:N_CHARACTERS] if isinstance(value, str) else value
+    if withheld:
+        allowed["withheld"] = withheld
+    return allowed
+
+
+def _place_of(error: BaseException, traceback: TracebackType | None) -> dict[str, str]:
+    """Return the type of an exception and the innermost line it came from."""
+    place: dict[str, str] = {"error": type(error).__name__}
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is not None:
+        code = traceback.tb_frame.f_code
+        place["at"] = f"{Path(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
+    return place
+
+
+class _Lines(logging.Formatter):
+    """Formats our events and what may be said of foreign records."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        super().__init__()
+        self._is_json = is_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        level = record.levelname.lower()
+        name, fields = _said_of(record)
+        if self._is_json:
+            return orjson.dumps({"time": now, "level": level, "event": name, **fields}).decode()
+        # One line each: a value with a line break in it must not look like another event.
+        said = " ".join(f"{key}={value}" for key, value in fields.items())
+        return f"{now} {level} {name} {said}".rstrip().replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _said_of(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+    fields = getattr(record, "fields", None)
+    if record.name == _EVENTS.name and isinstance(fields, dict):
+        return record.getMessage(), fields
+    said: dict[str, object] = {"logger": record.name}
+    if record.exc_info and record.exc_info[1] is not None:
+        said.update(_place_of(record.exc_info[1], record.exc_info[2]))
+    elif record.name in _TRUSTED:
+        said["message"] = record.getMessage()[:N_CHARACTERS]
+    else:
+        said["at"] = f"{record.filename}:{record.lineno} {record.funcName}"
+    return "library", said

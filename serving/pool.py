@@ -1,15 +1,31 @@
-"""Live status of deployments."""
+"""Live status of deployments: what is in flight, how fast, how often it fails, what it cost.
+
+Numbers only, in memory, of this process; no request is ever held up here. What a caller did (its 4xx, its going
+away) never counts against a deployment. It does not decide what to avoid: that is failover's. All methods run on
+the event loop's thread. Entry points: :meth:`Pool.begin`, :meth:`Pool.choose`, :meth:`Pool.snapshot`.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from serving.latency import Durations, TotalModel
+
+#: Outcomes that say nothing about the deployment.
+_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error"})
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """A snapshot of one deployment; None is "nothing observed yet"."""
+    """A snapshot of one deployment; None is "nothing observed yet".
+
+    ``n_errors`` is the sum of ``errors`` (outcome to count). ``first_byte_s`` and ``total_s`` are moving averages
+    of successful calls, the percentiles are of the last few hundred. ``cost_usd`` sums the known costs,
+    ``n_unknown_cost`` counts the successful calls of unknown cost.
+    """
 
     deployment: str
     candidate: str
@@ -33,36 +49,221 @@ class DeploymentStatus:
     last_used_age_s: float | None
 
 
-class Call:
-    """One request in flight at a deployment; ``finish`` is idempotent: the first outcome counts."""
+class _Deployment:
+    """The counters of one deployment."""
 
-    deployment: str
-    first_byte_s: float | None
-    total_s: float | None
+    __slots__ = (
+        "candidate",
+        "cost_usd",
+        "first_byte",
+        "last_error",
+        "last_error_at",
+        "last_used_at",
+        "n_in_flight",
+        "n_requests",
+        "n_unknown_cost",
+        "name",
+        "outcomes",
+        "total",
+        "total_model",
+    )
+
+    def __init__(self, name: str, candidate: str) -> None:
+        self.name = name
+        self.candidate = candidate
+        self.n_in_flight = 0
+        self.n_requests = 0
+        self.outcomes: Counter[str] = Counter()
+        self.first_byte = Durations()
+        self.total = Durations()
+        self.total_model = TotalModel()
+        self.cost_usd: float | None = None
+        self.n_unknown_cost = 0
+        self.last_error: str | None = None
+        self.last_error_at = 0.0
+        self.last_used_at: float | None = None
+
+
+class Call:
+    """One request in flight at a deployment.
+
+    Attributes
+    ----------
+    deployment : str
+        Its name.
+    first_byte_s, total_s : float or None
+        From the beginning to the first byte and to the end, once known.
+    """
+
+    __slots__ = ("_began_at", "_clock", "_status", "deployment", "first_byte_s", "total_s")
+
+    def __init__(self, status: _Deployment, clock: Callable[[], float]) -> None:
+        self.deployment = status.name
+        self.first_byte_s: float | None = None
+        self.total_s: float | None = None
+        self._status = status
+        self._clock = clock
+        self._began_at = clock()
 
     def first_byte(self) -> None:
-        """Note that the first byte of the answer has arrived."""
+        """Note that the first byte of the answer has arrived; only the first time counts."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self._clock() - self._began_at
 
     def finish(self, outcome: str = "ok", output_tokens: int | None = None, cost_usd: float | None = None) -> None:
-        """End the call. ``outcome``: "ok", or ``error.outcome`` of any GatewayError."""
+        """End the call; only the first time counts.
+
+        Parameters
+        ----------
+        outcome : str
+            "ok", or the ``outcome`` of the :class:`~serving.errors.GatewayError` that ended it.
+        output_tokens : int or None
+            As the provider counted them.
+        cost_usd : float or None
+            Charged; None is unknown and is never summed as 0.
+        """
+        if self.total_s is not None:
+            return
+        now = self._clock()
+        self.total_s = now - self._began_at
+        status = self._status
+        status.n_in_flight -= 1
+        status.last_used_at = now
+        status.outcomes[outcome] += 1
+        if cost_usd is not None:
+            status.cost_usd = (status.cost_usd or 0.0) + cost_usd
+        if outcome == "ok":
+            if cost_usd is None:
+                status.n_unknown_cost += 1
+            status.total.add(self.total_s)
+            if self.first_byte_s is not None:
+                status.first_byte.add(self.first_byte_s)
+            if output_tokens:
+                status.total_model.add(output_tokens, self.total_s)
+        elif outcome not in _NOT_ITS_FAULT:
+            status.last_error = outcome
+            status.last_error_at = now
 
 
 class Pool:
-    """Every deployment's live status; ``deployments`` maps deployment name to candidate name, in order."""
+    """The live status of every deployment.
 
-    def __init__(self, deployments: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None: ...
+    Parameters
+    ----------
+    deployments : Mapping[str, str]
+        Deployment name to candidate name, in the order of the settings.
+    clock : Callable[[], float]
+        Monotonic seconds.
+    """
+
+    def __init__(self, deployments: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._by_name: dict[str, _Deployment] = {}
+        self._by_candidate: dict[str, list[_Deployment]] = {}
+        self.replace(deployments)
 
     def replace(self, deployments: Mapping[str, str]) -> None:
-        """Swap the configured set (hot reload); what stays keeps its history."""
+        """Swap the configured set; a deployment that stays for the same candidate keeps its history.
+
+        Calls in flight at one that goes end well: they hold their own counters.
+        """
+        by_name: dict[str, _Deployment] = {}
+        by_candidate: dict[str, list[_Deployment]] = {}
+        for name, candidate in deployments.items():
+            known = self._by_name.get(name)
+            status = known if known and known.candidate == candidate else _Deployment(name, candidate)
+            by_name[name] = status
+            by_candidate.setdefault(candidate, []).append(status)
+        self._by_name, self._by_candidate = by_name, by_candidate
 
     def choose(self, candidate: str) -> str | None:
-        """Name the deployment to use for a candidate: least (in flight + 1) x EWMA; None when it has none."""
+        """Name the deployment for the next call: the least (in flight + 1) x average latency.
+
+        One never observed counts as the fastest known of its candidate, so that it gets its turn; ties go to
+        the first in the settings. None when the candidate has no deployment.
+        """
+        deployments = self._by_candidate.get(candidate)
+        if not deployments:
+            return None
+        if len(deployments) == 1:
+            return deployments[0].name
+        known = [d.total.average_s for d in deployments if d.total.average_s is not None]
+        unknown_s = min(known, default=1.0)
+        return min(
+            deployments,
+            key=lambda d: (d.n_in_flight + 1) * (unknown_s if d.total.average_s is None else d.total.average_s),
+        ).name
 
     def begin(self, deployment: str) -> Call:
-        raise NotImplementedError
+        """Start the clock of one call.
+
+        Raises
+        ------
+        KeyError
+            If the deployment is not configured.
+        """
+        status = self._by_name[deployment]
+        status.n_in_flight += 1
+        status.n_requests += 1
+        return Call(status, self._clock)
 
     def latency_s(self, candidate: str, output_tokens: float | None = None) -> float | None:
-        """Estimate the total time of an answer; None until observed."""
+        """Estimate how long a candidate takes for an answer of so many tokens, at its fastest deployment.
+
+        Parameters
+        ----------
+        candidate : str
+            Name.
+        output_tokens : float or None
+            Expected length; None asks for the average answer.
+
+        Returns
+        -------
+        float or None
+            Seconds; None until a call has succeeded.
+        """
+        estimates = [
+            estimate
+            for d in self._by_candidate.get(candidate, ())
+            if (estimate := _expected_s(d, output_tokens)) is not None
+        ]
+        return min(estimates, default=None)
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
-        raise NotImplementedError
+        """Return the status of every deployment, in the order of the settings."""
+        now = self._clock()
+        return tuple(_status_of(d, now) for d in self._by_name.values())
+
+
+def _expected_s(deployment: _Deployment, output_tokens: float | None) -> float | None:
+    if output_tokens is not None:
+        modelled = deployment.total_model.expect_s(output_tokens)
+        if modelled is not None:
+            return modelled
+    return deployment.total.average_s
+
+
+def _status_of(d: _Deployment, now: float) -> DeploymentStatus:
+    errors = {outcome: n for outcome, n in d.outcomes.items() if outcome not in _NOT_ITS_FAULT}
+    return DeploymentStatus(
+        deployment=d.name,
+        candidate=d.candidate,
+        n_in_flight=d.n_in_flight,
+        n_requests=d.n_requests,
+        n_errors=sum(errors.values()),
+        errors=errors,
+        n_client_disconnects=d.outcomes["client_disconnected"],
+        n_caller_errors=d.outcomes["caller_error"],
+        first_byte_s=d.first_byte.average_s,
+        first_byte_p50_s=d.first_byte.quantile_s(0.5),
+        first_byte_p95_s=d.first_byte.quantile_s(0.95),
+        total_s=d.total.average_s,
+        total_p50_s=d.total.quantile_s(0.5),
+        total_p95_s=d.total.quantile_s(0.95),
+        output_tokens_per_s=d.total_model.tokens_per_s(),
+        cost_usd=d.cost_usd,
+        n_unknown_cost=d.n_unknown_cost,
+        last_error=d.last_error,
+        last_error_age_s=None if d.last_error is None else now - d.last_error_at,
+        last_used_age_s=None if d.last_used_at is None else now - d.last_used_at,
+    )

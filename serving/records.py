@@ -1,15 +1,37 @@
-"""What is kept of a request: numbers and names, never a word of it."""
+"""What is kept of a request: numbers and names, never a word of it.
+
+:class:`SqliteRecordStore` keeps the records in one SQLite file. The request path only appends to a bounded queue;
+one thread writes in batches. It fails OPEN: when the disk fails or the queue is full, records are dropped and
+counted, traffic goes on, and the log says so once per change. :class:`NullRecordStore` keeps nothing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Protocol
+
+from serving import logs
+
+#: How long a record may wait for its batch; what a kill -9 can lose.
+FLUSH_EVERY_S = 0.25
+N_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One served request; None is unknown."""
+    """One served request; None is unknown.
+
+    ``id`` is the decision id that went out in the response headers, ``time_unix_s`` its arrival, ``key`` the
+    name of the client's key, ``outcome`` "ok" or the ``outcome`` of the error that ended it. Token counts are
+    the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice.
+    """
 
     id: str
     time_unix_s: float
@@ -40,7 +62,7 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordStatus:
-    """How the store is doing."""
+    """How the store is doing since it was opened."""
 
     n_written: int
     n_dropped: int
@@ -48,38 +70,223 @@ class RecordStatus:
 
 
 class RecordStore(Protocol):
-    """Where records go; no method ever raises or blocks on the request path."""
+    """Where records go; no method raises for want of a disk, and :meth:`add` never waits."""
 
-    def open(self) -> None: ...
+    def open(self) -> None:
+        """Start keeping records."""
 
-    def add(self, record: RequestRecord) -> None: ...
+    def add(self, record: RequestRecord) -> None:
+        """Keep one record, soon."""
 
     def recent(self, n: int) -> tuple[RequestRecord, ...]:
-        """Newest first; reads the disk, so call it off the event loop."""
-        ...
+        """Return the newest n records, newest first; reads the disk, so call it off the event loop."""
 
-    def status(self) -> RecordStatus: ...
+    def status(self) -> RecordStatus:
+        """Return the counts."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what is queued and stop. Idempotent."""
 
 
 class NullRecordStore:
     """Keeps nothing."""
 
-    def open(self) -> None: ...
+    def open(self) -> None:
+        """Do nothing."""
 
-    def add(self, record: RequestRecord) -> None: ...
+    def add(self, record: RequestRecord) -> None:
+        """Forget the record."""
 
     def recent(self, n: int) -> tuple[RequestRecord, ...]:
+        """Return nothing."""
         return ()
 
     def status(self) -> RecordStatus:
+        """Return zeros."""
         return RecordStatus(0, 0, False)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Do nothing."""
 
 
-class SqliteRecordStore(NullRecordStore):
-    """One SQLite file, one writer thread."""
+class SqliteRecordStore:
+    """Keeps records in one SQLite file, written by one thread.
 
-    def __init__(self, path: Path, *, n_queue: int = 10_000) -> None: ...
+    Parameters
+    ----------
+    path : Path
+        The file; made when absent, migrated when older.
+    n_queue : int, default=10000
+        Records that may wait; more are dropped and counted.
+    """
+
+    def __init__(self, path: Path, *, n_queue: int = 10_000) -> None:
+        self._path = path
+        self._n_queue = n_queue
+        self._queue: deque[RequestRecord] = deque()
+        self._wake = threading.Event()
+        self._round_ended = threading.Condition()
+        self._n_rounds = 0
+        self._is_closing = False
+        self._thread: threading.Thread | None = None
+        # Each counter has one writing thread: the event loop's for the refused, the writer for the others.
+        self._n_refused = self._n_lost = self._n_written = 0
+        self._is_failing = False
+
+    def open(self) -> None:
+        """Start the writer; what the disk thinks of it shows in :meth:`status`."""
+        if self._thread is None:
+            self._is_closing = False
+            self._thread = threading.Thread(target=self._write_until_closed, name="records", daemon=True)
+            self._thread.start()
+
+    def add(self, record: RequestRecord) -> None:
+        """Queue one record, or drop and count it when the queue is full or the store is not open."""
+        queue = self._queue
+        if len(queue) >= self._n_queue or self._thread is None:
+            self._n_refused += 1
+            return
+        queue.append(record)
+        # The writer looks by itself four times a second: waking it for each record would cost more than writing.
+        if len(queue) == N_BATCH:
+            self._wake.set()
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until everything queued so far was tried once; False when that took too long."""
+        give_up_at = time.monotonic() + timeout_s
+        with self._round_ended:
+            # The round under way may have passed the newest record by; the one after it cannot.
+            until = self._n_rounds + 2
+            while self._n_rounds < until and self._thread is not None:
+                if time.monotonic() > give_up_at:
+                    return False
+                self._wake.set()
+                self._round_ended.wait(0.05)
+        return True
+
+    def recent(self, n: int) -> tuple[RequestRecord, ...]:
+        """Return the newest n records, newest first, those still queued included."""
+        self.flush()
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                rows = database.execute(_SELECT_RECENT, (n,)).fetchall()
+        except sqlite3.Error:
+            return ()
+        return tuple(_record_of(row) for row in rows)
+
+    def status(self) -> RecordStatus:
+        """Return the counts."""
+        return RecordStatus(self._n_written, self._n_refused + self._n_lost, self._is_failing)
+
+    def close(self) -> None:
+        """Write what is queued and stop the writer. Idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._is_closing = True
+            self._wake.set()
+            thread.join()
+
+    def _write_until_closed(self) -> None:
+        database: sqlite3.Connection | None = None
+        is_last = False
+        while not is_last:
+            self._wake.wait(FLUSH_EVERY_S)
+            self._wake.clear()
+            is_last = self._is_closing
+            database = self._write_all(database)
+            with self._round_ended:
+                self._n_rounds += 1
+                self._round_ended.notify_all()
+        self._n_lost += len(self._queue)
+        self._queue.clear()
+        if database is not None:
+            database.close()
+
+    def _write_all(self, database: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        """Write the whole queue; return the connection to go on with, None after a failure."""
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(N_BATCH, len(self._queue)))]
+            try:
+                if database is None:
+                    database = _connect(self._path)
+                with database:
+                    database.executemany(_INSERT, [astuple(record) for record in batch])
+            except sqlite3.OperationalError as error:
+                # Locked, full, read-only, gone: the disk may come back, so the records wait in their bounded queue.
+                self._queue.extendleft(reversed(batch))
+                return self._failed(database, error)
+            except Exception as error:  # nothing a record or a file holds may end this thread
+                self._n_lost += len(batch)
+                return self._failed(database, error)
+            self._n_written += len(batch)
+            if self._is_failing:
+                self._is_failing = False
+                logs.event("records_recovered", {"n_dropped": self.status().n_dropped}, level="warning")
+        return database
+
+    def _failed(self, database: sqlite3.Connection | None, error: Exception) -> None:
+        """Drop the connection and say so, once per spell of trouble."""
+        if database is not None:
+            database.close()
+        if not self._is_failing:
+            self._is_failing = True
+            logs.event("records_failing", {"error": type(error).__name__}, level="error")
+
+
+_COLUMNS = tuple(field.name for field in fields(RequestRecord))
+_INSERT = f"INSERT OR IGNORE INTO request ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_SELECT_RECENT = f"SELECT {', '.join(_COLUMNS)} FROM request ORDER BY time_unix_s DESC, rowid DESC LIMIT ?"
+_IS_STREAM = _COLUMNS.index("is_stream")
+
+
+def _record_of(row: tuple[object, ...]) -> RequestRecord:
+    values: list[object] = list(row)
+    values[_IS_STREAM] = bool(values[_IS_STREAM])
+    return RequestRecord(*values)  # type: ignore[arg-type]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file for writing, bring its schema up to date."""
+    database = sqlite3.connect(path, timeout=5.0)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        # A batch survives the death of this process; only a power cut can lose the last ones.
+        database.execute("PRAGMA synchronous = NORMAL")
+        _migrate(database)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    """Apply the migrations the file has not seen, in order, each in the transaction that notes it."""
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY)")
+        applied = {name for (name,) in database.execute("SELECT name FROM migration")}
+        for migration in MIGRATIONS:
+            if migration.__name__ not in applied:
+                migration(database)
+                database.execute("INSERT INTO migration VALUES (?)", (migration.__name__,))
+
+
+def m001_request(database: sqlite3.Connection) -> None:
+    """Make the table of requests. No column can hold content."""
+    database.execute(
+        """
+        CREATE TABLE request (
+            id TEXT PRIMARY KEY, time_unix_s REAL NOT NULL, key TEXT NOT NULL, requested_model TEXT NOT NULL,
+            status INTEGER NOT NULL, outcome TEXT NOT NULL, is_stream INTEGER NOT NULL,
+            candidate TEXT, deployment TEXT, policy_kind TEXT, policy_value REAL, policy_name TEXT, binding TEXT,
+            propensity REAL, bundle TEXT, predicted_quality REAL, expected_cost_usd REAL,
+            input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_write_tokens INTEGER,
+            reasoning_tokens INTEGER, cost_usd REAL, first_byte_s REAL, total_s REAL
+        )
+        """
+    )
+    database.execute("CREATE INDEX request_by_time ON request (time_unix_s)")
+
+
+#: Append only: what has been released is never edited, a change is a new function at the end.
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request,)

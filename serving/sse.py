@@ -1,7 +1,7 @@
-"""Split a byte stream into server-sent events without touching a byte.
+r"""Split a byte stream into server-sent events without touching a byte.
 
 What comes out, joined, is what went in: nothing is decoded, normalised or dropped. An event is complete at its
-blank line, whatever the line ends (``\\n``, ``\\r\\n``, ``\\r``) and wherever the network cut it. Nothing here knows
+blank line, whatever the line ends (``\n``, ``\r\n``, ``\r``) and wherever the network cut it. Nothing here knows
 a protocol. Entry points: :class:`EventSplitter`, :func:`data_of`.
 """
 
