@@ -214,10 +214,12 @@ class SqliteRecordStore:
             except sqlite3.OperationalError as error:
                 # Locked, full, read-only, gone: the disk may come back, so the records wait in their bounded queue.
                 self._queue.extendleft(reversed(batch))
-                return self._failed(database, error)
+                self._failed(database, error)
+                return None
             except Exception as error:  # nothing a record or a file holds may end this thread
                 self._n_lost += len(batch)
-                return self._failed(database, error)
+                self._failed(database, error)
+                return None
             self._n_written += len(batch)
             if self._is_failing:
                 self._is_failing = False
