@@ -23,7 +23,7 @@ from router.domain import Capabilities, Policy, Price
 from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
-from serving.errors import SettingsError
+from serving.errors import KeysRequired, SettingsError
 from serving.tables import about
 
 DEMO = Path(__file__).with_name("demo.toml")
@@ -202,12 +202,6 @@ class KeySettings:
         default=("*",),
         metadata=about(tables.globs, "Globs on the candidates it may use, by name or through auto."),
     )
-
-
-class KeysRequired(SettingsError):
-    """It would listen beyond loopback while anybody could ask."""
-
-    code = "keys_required"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ import pytest
 
 from router.domain import Capabilities, Policy, Price
 from serving import settings
-from serving.errors import SettingsError
-from serving.settings import KeysRequired
+from serving.errors import KeysRequired, SettingsError
 
 GOOD = """
 [server]

@@ -1,0 +1,208 @@
+"""The control API: decisions without calls, what may be asked for, how everything is doing.
+
+FastAPI, because these routes are rare and their documentation matters; the inference routes are plain ASGI and live
+in :mod:`serving.app`. Every ``/v1`` route asks for a key when there are keys; ``/healthz`` and ``/readyz`` do not.
+
+Entry point: :func:`control_api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from router import Candidate, Decision, Policy, Price
+from router.domain import Capabilities
+from serving import fields
+from serving.deciding import decide, models_for
+from serving.errors import NotFound
+from serving.gateway import Gateway
+from serving.keys import Principal
+from serving.openai_chat import parse
+from serving.pool import DeploymentStatus
+from serving.state import State
+
+_ROUTE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "prompt": {"type": "string", "description": "A single message; or give `messages`."},
+                        "messages": {"type": "array", "items": {"type": "object"}},
+                        "model": {"type": "string", "default": "auto"},
+                        "turnout": {"$ref": "#/components/schemas/Dials"},
+                    },
+                },
+                "example": {"prompt": "What is 17 * 23?", "turnout": {"threshold": 0.8}},
+            }
+        },
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the process, or the whole gateway, can serve."""
+
+    status: str
+    bundle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One name that ``model`` accepts, in the OpenAI shape."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """All of them."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDeployment:
+    """A deployment and its live status."""
+
+    provider: str
+    model: str
+    is_emulated: bool
+    status: DeploymentStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCandidate:
+    """A candidate: what it costs and can do, whose predictions it borrows, how its deployments are doing.
+
+    ``price`` is null when unknown; ``is_in_bundle`` is false when the bundle predicts nothing for it.
+    """
+
+    name: str
+    like: str | None
+    is_in_bundle: bool
+    price: Price | None
+    capabilities: Capabilities
+    parameters: Mapping[str, object]
+    deployments: list[PoolDeployment]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """The whole pool as it is now."""
+
+    bundle: str
+    loaded_unix_s: float
+    default_preset: str
+    presets: Mapping[str, Policy]
+    candidates: list[PoolCandidate]
+
+
+def control_api(gateway: Gateway) -> APIRouter:
+    """Make the routes over one gateway.
+
+    Parameters
+    ----------
+    gateway : Gateway
+
+    Returns
+    -------
+    APIRouter
+    """
+    api = APIRouter()
+
+    async def principal(request: Request) -> Principal:
+        return gateway.ready().keys.authenticate(request.scope["headers"])
+
+    Caller = Annotated[Principal, Depends(principal)]
+    asks_key = [Security(HTTPBearer(auto_error=False, description="A key of `turnout key new`."))]
+
+    @api.get("/healthz", tags=["health"])
+    async def healthz() -> Health:
+        """Say that the process lives."""
+        return Health("ok")
+
+    @api.get("/readyz", tags=["health"], responses={503: {"description": "Not yet, or no longer."}})
+    async def readyz() -> Health:
+        """Say whether requests can be served: 503 until bundle and provider connections are ready."""
+        return Health("ready", gateway.ready().bundle_id)
+
+    @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
+    async def route(request: Request, caller: Caller) -> Decision:
+        """Decide, call nobody: the body of a chat completion, or just a prompt."""
+        body = fields.document(await request.body())
+        prompt = fields.optional(body, "prompt", str, "a string")
+        if prompt is not None:
+            body["messages"] = [{"role": "user", "content": prompt}]
+        body.setdefault("model", "auto")
+        asked = parse(body, request.scope["headers"])
+        return decide(gateway.ready(), gateway.pool, caller, asked.model, asked.dials, asked.prompt)
+
+    @api.get("/v1/models", tags=["inference"], dependencies=asks_key)
+    async def models(caller: Caller) -> Models:
+        """List every name that `model` accepts: auto, auto:PRESET and the candidates."""
+        state = gateway.ready()
+        return Models([_model(state, name) for name in models_for(state, caller)])
+
+    @api.get("/v1/models/{model:path}", tags=["inference"], dependencies=asks_key)
+    async def model(model: str, caller: Caller) -> Model:
+        """Describe one name; what the key may not use does not exist."""
+        state = gateway.ready()
+        if model not in models_for(state, caller):
+            raise NotFound("no such model: GET /v1/models lists them", param="model")
+        return _model(state, model)
+
+    @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
+    async def pool(caller: Caller) -> PoolView:
+        """Show candidates, prices, capabilities and the live status of their deployments."""
+        state = gateway.ready()
+        status = {row.deployment: row for row in gateway.pool.snapshot()}
+        return PoolView(
+            bundle=state.bundle_id,
+            loaded_unix_s=state.loaded_unix_s,
+            default_preset=state.settings.routing.default,
+            presets=state.router.presets,
+            candidates=[
+                _pool_candidate(state, candidate, status)
+                for candidate in state.candidates.values()
+                if caller.may_use(candidate.name)
+            ],
+        )
+
+    return api
+
+
+def _model(state: State, name: str) -> Model:
+    owner = "turnout"
+    if name in state.candidates:
+        owner = next(d.provider for d in state.deployments.values() if d.candidate == name)
+    return Model(name, int(state.loaded_unix_s), owner)
+
+
+def _pool_candidate(state: State, candidate: Candidate, status: Mapping[str, DeploymentStatus]) -> PoolCandidate:
+    known = {column.name for column in state.router.bundle.manifest.candidates}
+    return PoolCandidate(
+        name=candidate.name,
+        like=candidate.like,
+        is_in_bundle=candidate.name in known,
+        price=candidate.price,
+        capabilities=candidate.capabilities,
+        parameters=dict(candidate.parameters),
+        deployments=[
+            PoolDeployment(d.provider, d.model, d.is_emulated, status[d.name])
+            for d in state.deployments.values()
+            if d.candidate == candidate.name
+        ],
+    )

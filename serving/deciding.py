@@ -1,0 +1,125 @@
+"""Deciding: from what a caller asked for to a decision of the router.
+
+A model name either asks for a decision (``auto``, ``auto:PRESET``) or designates a candidate. What a key may
+not use is filtered out of the first and does not exist for the second. Synchronous, and pure but for reading
+live latencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy, Prompt
+from serving.dials import Dials
+from serving.errors import InvalidRequest, NoEligible, NotFound
+from serving.keys import Principal
+from serving.pool import Pool
+from serving.state import State
+
+#: Filters that are the caller's own word; a designated candidate passes all others, the caller having chosen it.
+_CALLERS_OWN = frozenset({"allow", "deny", "max_cost_usd"})
+_DESIGNATED = Policy("designated", 0.0)
+
+
+def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Dials, prompt: Prompt) -> Decision:
+    """Decide who answers one request.
+
+    Parameters
+    ----------
+    state : State
+    pool : Pool
+        Gives the live latencies, for the policy kind ``latency``.
+    principal : Principal
+        Who asks; limits the candidates.
+    model : str
+        As the caller wrote it.
+    dials : Dials
+    prompt : Prompt
+
+    Returns
+    -------
+    Decision
+
+    Raises
+    ------
+    NotFound
+        A model name that is nothing here, or nothing to this caller.
+    InvalidRequest
+        Two policies at once, or a preset nobody configured.
+    NoEligible
+        Every candidate was filtered out.
+    """
+    if model in state.candidates and principal.may_use(model):
+        return _designated(state, model, dials.constraints, prompt)
+    if model not in state.aliases:
+        raise NotFound(
+            "no such model: expected auto, auto:PRESET or a candidate that GET /v1/models lists", param="model"
+        )
+    policy = _policy(state, model, dials)
+    try:
+        return state.router.route(
+            prompt,
+            policy,
+            _within(state, principal, dials.constraints),
+            _latency_s(state, pool) if policy.kind == "latency" else None,
+        )
+    except NoEligibleCandidate as error:
+        raise NoEligible(str(error), param="model") from error
+
+
+def models_for(state: State, principal: Principal) -> tuple[str, ...]:
+    """Return every model name a caller may ask for: the aliases, then the candidates."""
+    return (*state.aliases, *(name for name in state.candidates if principal.may_use(name)))
+
+
+def _policy(state: State, model: str, dials: Dials) -> Policy:
+    preset = model.partition(":")[2]
+    if preset and dials.policy is not None:
+        raise InvalidRequest(f"model {model!r} names a preset, so no other policy may be asked for", param="model")
+    try:
+        return state.router.policy(preset or dials.policy or state.settings.routing.default)
+    except InvalidPolicy as error:
+        raise InvalidRequest(str(error), param="turnout.preset") from error
+
+
+def _within(state: State, principal: Principal, constraints: Constraints) -> Constraints:
+    """Add what the key may not use to what the caller refuses."""
+    forbidden = tuple(name for name in state.candidates if not principal.may_use(name))
+    return replace(constraints, deny=(*constraints.deny, *forbidden)) if forbidden else constraints
+
+
+def _latency_s(state: State, pool: Pool) -> dict[str, float] | None:
+    """Expect seconds per candidate; one never observed counts as the mean of the others: it gets its turn."""
+    seen = {name: pool.latency_s(name) for name in state.candidates}
+    known = [seconds for seconds in seen.values() if seconds is not None]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    return {name: mean if seconds is None else seconds for name, seconds in seen.items()}
+
+
+def _designated(state: State, name: str, constraints: Constraints, prompt: Prompt) -> Decision:
+    """Make the decision for a candidate the caller named: forecast where the bundle can, made in any case."""
+    others = tuple(other for other in state.candidates if other != name)
+    try:
+        decision = state.router.route(prompt, None, replace(constraints, deny=(*constraints.deny, *others)))
+    except NoEligibleCandidate as error:
+        if error.excluded[name] in _CALLERS_OWN:
+            raise NoEligible(str(error), param="model") from error
+        decision = _unforeseen(state, name)
+    return replace(decision, policy=_DESIGNATED, binding="designated", reason="the caller named it")
+
+
+def _unforeseen(state: State, name: str) -> Decision:
+    """Make a decision without forecasts: the bundle does not know the candidate, or thinks it unable."""
+    return Decision(
+        candidate=name,
+        ranking=(name,),
+        policy=_DESIGNATED,
+        reason="",
+        binding="",
+        propensity=1.0,
+        bundle=state.bundle_id,
+        forecasts=(),
+        counterfactuals=(),
+    )

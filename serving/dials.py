@@ -1,0 +1,119 @@
+"""The dials: what a caller says about routing, in the body's ``turnout`` field or in ``x-turnout-*`` headers.
+
+At most one dial chooses the policy (threshold, preset, willingness to pay); any number of constraints may stand
+beside it. The body wins over a header of the same name; two different dials are refused rather than ranked.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from router import Constraints, Policy
+from serving import fields
+from serving.errors import InvalidRequest
+
+FIELD = "turnout"
+_PREFIX = b"x-turnout-"
+_IN_HEADERS: Mapping[bytes, str] = {
+    b"x-turnout-threshold": "threshold",
+    b"x-turnout-preset": "preset",
+    b"x-turnout-willingness-to-pay-usd": "willingness_to_pay_usd",
+    b"x-turnout-max-cost-usd": "max_cost_usd",
+}
+_POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
+_KNOWN = (*_POLICIES, "max_cost_usd", "allow", "deny")
+
+
+@dataclass(frozen=True, slots=True)
+class Dials:
+    """What the caller asked of the routing; ``policy`` is a preset's name, a policy, or None for the default."""
+
+    policy: Policy | str | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+
+
+_UNTOUCHED = Dials()
+
+
+def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dials:
+    """Read the dials of one request.
+
+    Parameters
+    ----------
+    extension : object
+        The body's ``turnout`` field; None when absent.
+    headers : iterable of (bytes, bytes)
+        Raw request headers, lower-case names.
+
+    Returns
+    -------
+    Dials
+
+    Raises
+    ------
+    InvalidRequest
+        An unknown field, a value out of range, or two dials for one policy.
+    """
+    asked: dict[str, tuple[str, object]] = {}
+    for name, value in headers:
+        if name.startswith(_PREFIX) and name in _IN_HEADERS:
+            asked[_IN_HEADERS[name]] = (name.decode(), _of_header(_IN_HEADERS[name], value))
+    if extension is not None:
+        asked |= _of_body(extension)
+    if not asked:
+        return _UNTOUCHED
+    largest = asked.get("max_cost_usd")
+    return Dials(
+        _policy(asked),
+        Constraints(
+            _globs(asked, "allow"),
+            _globs(asked, "deny"),
+            None if largest is None else fields.amount(largest[1], largest[0]),
+        ),
+    )
+
+
+def _of_header(key: str, value: bytes) -> object:
+    text = value.decode("latin-1").strip()
+    if key == "preset":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _of_body(extension: object) -> dict[str, tuple[str, object]]:
+    if not isinstance(extension, dict):
+        raise fields.wrong(FIELD, extension, "an object")
+    for key in extension:
+        if key not in _KNOWN:
+            nearest = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.0)[0]
+            raise InvalidRequest(f"{FIELD} has no such field; the nearest known one is {nearest}", param=FIELD)
+    return {key: (f"{FIELD}.{key}", value) for key, value in extension.items() if value is not None}
+
+
+def _policy(asked: Mapping[str, tuple[str, object]]) -> Policy | str | None:
+    given = [key for key in _POLICIES if key in asked]
+    if len(given) > 1:
+        params = " and ".join(asked[key][0] for key in given)
+        raise InvalidRequest(f"{params} exclude each other: expected one of them", param=asked[given[1]][0])
+    if not given:
+        return None
+    param, value = asked[given[0]]
+    if given[0] == "preset":
+        if not isinstance(value, str) or not value:
+            raise fields.wrong(param, value, "the name of a preset")
+        return value
+    return Policy(given[0], fields.amount(value, param, 1.0 if given[0] == "threshold" else float("inf")))
+
+
+def _globs(asked: Mapping[str, tuple[str, object]], key: str) -> tuple[str, ...]:
+    if key not in asked:
+        return ()
+    param, value = asked[key]
+    if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
+        raise fields.wrong(param, value, "a list of candidate names or globs")
+    return tuple(value)

@@ -1,0 +1,183 @@
+"""One request on its way: what is known of it, until it is settled.
+
+Settling ends the pool's call, writes one record and one log line; it happens once, is synchronous (so nothing can
+cancel it half-way) and keeps numbers and configured names only, never a word of the request or the answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from router import Decision, Policy
+from router.domain import Forecast
+from router.pricing import Usage, charge_usd
+from serving import logs
+from serving.errors import GatewayError
+from serving.keys import Principal
+from serving.pool import Call
+from serving.records import RecordStore, RequestRecord
+from serving.state import Deployment, State
+
+Header = tuple[bytes, bytes]
+
+
+class Exchange:
+    """One request and what became of it.
+
+    Attributes
+    ----------
+    id : str
+        Names the request and its decision, in headers, records and logs.
+    requested_model : str
+        What was asked for, once it is known to be configured: a stranger's word is not kept.
+    usage : Usage
+        As the provider counted it.
+    """
+
+    __slots__ = (
+        "_began_at",
+        "_is_settled",
+        "_state",
+        "_time_unix_s",
+        "call",
+        "decision",
+        "deployment",
+        "forecast",
+        "id",
+        "is_stream",
+        "principal",
+        "requested_model",
+        "usage",
+    )
+
+    def __init__(self) -> None:
+        self.id = f"req_{secrets.token_hex(12)}"
+        self.principal: Principal | None = None
+        self.requested_model = ""
+        self.is_stream = False
+        self.decision: Decision | None = None
+        self.forecast: Forecast | None = None
+        self.deployment: Deployment | None = None
+        self.call: Call | None = None
+        self.usage = Usage()
+        self._state: State | None = None
+        self._is_settled = False
+        self._began_at = time.perf_counter()
+        self._time_unix_s = time.time()
+
+    def decided(self, state: State, model: str, decision: Decision) -> None:
+        """Note the decision; from here on the request is bound to this state."""
+        self._state = state
+        self.requested_model = model
+        self.decision = decision
+        self.forecast = next((f for f in decision.forecasts if f.candidate == decision.candidate), None)
+
+    def headers(self) -> list[Header]:
+        """Return the response headers that say who answers, why and at what cost; unknown ones are absent."""
+        request_id = self.id.encode()
+        headers = [(b"x-request-id", request_id), (b"request-id", request_id)]
+        if self.deployment is not None:
+            headers += self.deployment.marks
+        if self.decision is not None:
+            headers += (
+                (b"x-turnout-decision-id", request_id),
+                (b"x-turnout-bundle", self.decision.bundle.encode("latin-1", "replace")),
+                (b"x-turnout-policy", _said(self.decision.policy)),
+            )
+        if self.forecast is not None:
+            if self.forecast.cost_usd is not None:
+                headers.append((b"x-turnout-expected-cost-usd", b"%.9f" % self.forecast.cost_usd))
+            if self.forecast.like is not None:
+                headers.append((b"x-turnout-like", self.forecast.like.encode("latin-1", "replace")))
+        return headers
+
+    def cost_usd(self) -> float | None:
+        """Price what was used; None when price or usage is unknown."""
+        if self._state is None or self.decision is None:
+            return None
+        return charge_usd(self.usage, self._state.candidates[self.decision.candidate].price)
+
+    def settle(self, records: RecordStore, outcome: str, status: int) -> None:
+        """End the request: only the first time counts.
+
+        Parameters
+        ----------
+        records : RecordStore
+        outcome : str
+            "ok", or the ``outcome`` of the :class:`~serving.errors.GatewayError` that ended it.
+        status : int
+            What the client was sent.
+        """
+        if self._is_settled:
+            return
+        self._is_settled = True
+        cost_usd = self.cost_usd()
+        if self.call is not None:
+            self.call.finish(outcome, self.usage.output_tokens, cost_usd)
+        record = self._record(outcome, status, cost_usd)
+        records.add(record)
+        logs.event(
+            "request",
+            {
+                "id": record.id,
+                "key": record.key,
+                "status": record.status,
+                "outcome": record.outcome,
+                "requested_model": record.requested_model,
+                "candidate": record.candidate,
+                "deployment": record.deployment,
+                "is_emulated": self.deployment.is_emulated if self.deployment else None,
+                "is_stream": record.is_stream,
+                "binding": record.binding,
+                "bundle": record.bundle,
+                "expected_cost_usd": record.expected_cost_usd,
+                "cost_usd": record.cost_usd,
+                "input_tokens": record.input_tokens,
+                "output_tokens": record.output_tokens,
+                "total_s": record.total_s,
+            },
+            level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
+        )
+
+    def fail(self, records: RecordStore, error: GatewayError) -> None:
+        """Settle a request that ended in an error before anything was sent."""
+        self.settle(records, error.outcome, error.status)
+
+    def _record(self, outcome: str, status: int, cost_usd: float | None) -> RequestRecord:
+        decision, forecast, call, usage = self.decision, self.forecast, self.call, self.usage
+        return RequestRecord(
+            id=self.id,
+            time_unix_s=self._time_unix_s,
+            key=self.principal.name if self.principal else "",
+            requested_model=self.requested_model,
+            status=status,
+            outcome=outcome,
+            is_stream=self.is_stream,
+            candidate=decision.candidate if decision else None,
+            deployment=self.deployment.name if self.deployment else None,
+            policy_kind=decision.policy.kind if decision else None,
+            policy_value=decision.policy.value if decision else None,
+            policy_name=decision.policy.name if decision else None,
+            binding=decision.binding if decision else None,
+            propensity=decision.propensity if decision else None,
+            bundle=decision.bundle if decision else None,
+            predicted_quality=forecast.quality if forecast else None,
+            expected_cost_usd=forecast.cost_usd if forecast else None,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=cost_usd,
+            first_byte_s=call.first_byte_s if call else None,
+            total_s=time.perf_counter() - self._began_at,
+        )
+
+
+def _said(policy: Policy) -> bytes:
+    """Write a policy for a header: ``threshold=0.75; preset=balanced``, or ``designated``."""
+    said = policy.kind if policy.kind == "designated" else f"{policy.kind}={policy.value:g}"
+    if policy.name:
+        said += f"; preset={policy.name}"
+    return said.encode("latin-1", "replace")

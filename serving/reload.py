@@ -1,0 +1,101 @@
+"""Hot reload: settings and bundle are read again, and served only if all of it is good.
+
+Asked for by SIGHUP or noticed as a change in the bundle's folder. The new state is built whole in a thread beside the
+one that serves; any error is logged and the last good state stays. Requests in flight keep the state they began with.
+
+Entry point: :class:`Reloader`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from router.errors import RouterError
+from serving import logs
+from serving.errors import GatewayError
+from serving.gateway import Gateway
+from serving.state import MANIFEST, State, bundle_folder
+
+#: ``[server]`` keys that only a restart changes.
+_NEEDS_RESTART = ("host", "port", "database", "max_body_bytes", "receive_timeout_s", "shutdown_timeout_s")
+
+
+class Reloader:
+    """Swap the gateway's state for a newer one, or leave it alone.
+
+    Parameters
+    ----------
+    gateway : Gateway
+        Has its first state already.
+    rebuild : callable
+        Reads everything again and returns a new state, or raises.
+    """
+
+    def __init__(self, gateway: Gateway, rebuild: Callable[[], Awaitable[State]]) -> None:
+        self._gateway = gateway
+        self._rebuild = rebuild
+        self._is_asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask :meth:`run` to reload now; fit to be a signal handler of the loop."""
+        self._is_asked.set()
+
+    async def run(self) -> None:
+        """Reload whenever asked, and whenever the bundle's folder has changed; until cancelled."""
+        seen = self._fingerprint()
+        while True:
+            watch_s = self._gateway.ready().settings.server.watch_bundle_s
+            try:
+                async with asyncio.timeout(watch_s or None):
+                    await self._is_asked.wait()
+            except TimeoutError:
+                present = await asyncio.to_thread(self._fingerprint)
+                # A folder being replaced is absent for a moment: nothing to load yet.
+                if not present or present == seen:
+                    continue
+            self._is_asked.clear()
+            # Taken before loading: what changes meanwhile is seen the next time. A state that failed is not
+            # tried again until something in the folder changes.
+            seen = await asyncio.to_thread(self._fingerprint)
+            if await self.reload():
+                # The settings may name another folder now.
+                seen = await asyncio.to_thread(self._fingerprint)
+
+    async def reload(self) -> bool:
+        """Build the new state and swap it in; say whether that worked."""
+        before = self._gateway.ready()
+        try:
+            state = await self._rebuild()
+        except (GatewayError, RouterError) as error:
+            # The message names keys, files and numbers; neither tree ever quotes a secret or a request.
+            logs.event(
+                "reload_refused",
+                {"error": type(error).__name__, "message": str(error), "bundle": before.bundle_id},
+                level="error",
+            )
+            return False
+        except Exception as error:
+            logs.failure("reload_failed", error, {"bundle": before.bundle_id})
+            return False
+        self._gateway.swap(state)
+        logs.event(
+            "reloaded",
+            {"bundle": state.bundle_id, "n_candidates": len(state.candidates), "n_keys": len(state.settings.keys)},
+        )
+        for key in _NEEDS_RESTART:
+            if getattr(before.settings.server, key) != getattr(state.settings.server, key):
+                logs.event("restart_needed", {"settings": f"server.{key}"}, level="warning")
+        return True
+
+    def _fingerprint(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Describe every file of the bundle's folder without reading one; empty while there is no manifest."""
+        try:
+            folder: Path = bundle_folder(self._gateway.ready().settings.bundle_directory())
+            files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+        except (OSError, RouterError):
+            return ()
+        if MANIFEST not in (name for name, _ in files):
+            return ()
+        return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)

@@ -1,0 +1,205 @@
+"""State: everything one request needs to know, as one frozen value.
+
+Made whole from settings and a bundle by :func:`build`, swapped whole by :mod:`serving.reload`; a request keeps the
+one it began with. It opens files (the bundle) but no connections, and holds the only copies of provider credentials,
+inside :class:`Deployment`, whose repr leaves them out.
+
+Entry point: :func:`build`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from router import Candidate, Router
+from router.bundle import load
+from router.errors import BundleMissing, RouterError
+from serving.errors import SettingsError
+from serving.keys import Key, KeyRing
+from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
+
+MANIFEST = "manifest.json"
+#: What a client calls the gateway's own choice.
+CHAT_PATH = "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One way to reach a candidate, ready to be called.
+
+    ``headers`` hold the credential; ``marks`` are the response headers that say who answered.
+    """
+
+    name: str
+    candidate: str
+    provider: str
+    model: str
+    url: str
+    is_emulated: bool
+    parameters: Mapping[str, object]
+    headers: Mapping[str, str] = field(repr=False)
+    marks: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What requests are served with.
+
+    Parameters
+    ----------
+    deployments : Mapping of str to Deployment
+        By their own name, in the order of the file.
+    candidates : Mapping of str to Candidate
+        The pool, in the order of the file, at the prices of the file or of the catalogue.
+    aliases : tuple of str
+        The model names that ask for a decision: ``auto`` and one per preset.
+    loaded_unix_s : float
+        When it was made.
+    """
+
+    settings: Settings
+    router: Router
+    keys: KeyRing
+    candidates: Mapping[str, Candidate]
+    deployments: Mapping[str, Deployment]
+    aliases: tuple[str, ...]
+    loaded_unix_s: float
+
+    @property
+    def bundle_id(self) -> str:
+        """Return ``name@version`` of the bundle."""
+        return self.router.bundle.manifest.id
+
+    def candidate_of(self) -> dict[str, str]:
+        """Return deployment name to candidate name, as the pool wants it."""
+        return {name: deployment.candidate for name, deployment in self.deployments.items()}
+
+
+def build(settings: Settings, emulator_url: str | None = None) -> State:
+    """Make the state that some settings and their bundle describe.
+
+    Parameters
+    ----------
+    settings : Settings
+    emulator_url : str or None
+        Where the built-in emulator listens; needed when a provider is emulated.
+
+    Returns
+    -------
+    State
+
+    Raises
+    ------
+    SettingsError
+        The settings name a variable, preset or bundle candidate that does not exist.
+    BundleError
+        See :func:`router.bundle.load`.
+    """
+    secrets = credentials(settings)
+    bundle = load(bundle_folder(settings.bundle_directory()))
+    known = {column.name for column in bundle.manifest.candidates}
+    problems = [
+        f"candidates.{i}.like = {candidate.like!r}: expected a candidate of bundle {bundle.manifest.id} "
+        f"({', '.join(sorted(known))})"
+        for i, candidate in enumerate(settings.candidates)
+        if candidate.like is not None and candidate.like not in known
+    ]
+    if problems:
+        raise refused(settings.source, problems)
+    candidates = {row.name: _candidate_of(row) for row in settings.candidates}
+    try:
+        router = Router(bundle, tuple(candidates.values()), settings.policies())
+    except RouterError as error:
+        raise SettingsError(f"{settings.source} does not fit bundle {bundle.manifest.id}: {error}") from error
+    if settings.routing.default not in router.presets:
+        raise refused(
+            settings.source,
+            [f"routing.default = {settings.routing.default!r}: expected one of {', '.join(router.presets)}"],
+        )
+    providers = {provider.name: provider for provider in settings.providers}
+    deployments = {}
+    for row in settings.candidates:
+        for way in row.deployments:
+            made = _deployment_of(row, way.model, providers[way.provider], secrets, emulator_url)
+            deployments[made.name] = made
+    return State(
+        settings=settings,
+        router=router,
+        keys=KeyRing(
+            [Key(key.name, key.sha256, key.models) for key in settings.keys],
+            allow_anonymous=is_loopback(settings.server.host),
+        ),
+        candidates=candidates,
+        deployments=deployments,
+        aliases=("auto", *(f"auto:{preset}" for preset in router.presets)),
+        loaded_unix_s=time.time(),
+    )
+
+
+def bundle_folder(directory: Path) -> Path:
+    """Return the folder that holds the manifest: the directory itself, or its one version.
+
+    Raises
+    ------
+    BundleMissing
+        There is none, or there are several versions and nothing says which.
+    """
+    if (directory / MANIFEST).is_file():
+        return directory
+    versions = sorted(path.parent for path in directory.glob(f"[!.]*/{MANIFEST}"))
+    if len(versions) == 1:
+        return versions[0]
+    if versions:
+        names = ", ".join(version.name for version in versions)
+        raise BundleMissing(f"{directory} holds several versions: name one of {names} in server.bundle")
+    raise BundleMissing(f"there is no bundle at {directory}: no {MANIFEST} in it")
+
+
+def _candidate_of(row: CandidateSettings) -> Candidate:
+    """Make a candidate of its table; what the table leaves open, the price catalogue may know."""
+    price, capabilities = row.price(), row.capabilities()
+    if price is None or capabilities.context_window_tokens is None:
+        from serving.providers.catalogue import lookup
+
+        for way in row.deployments:
+            entry = lookup(way.provider, way.model)
+            if entry is not None:
+                price = price or entry.price
+                window = capabilities.context_window_tokens or entry.context_window_tokens
+                capabilities = replace(capabilities, context_window_tokens=window)
+                break
+    return Candidate(row.name, price, capabilities, row.like, row.parameters)
+
+
+def _deployment_of(
+    row: CandidateSettings,
+    model: str,
+    provider: ProviderSettings,
+    secrets: Mapping[str, str],
+    emulator_url: str | None,
+) -> Deployment:
+    base_url = provider.base_url
+    if provider.emulated:
+        if emulator_url is None:
+            raise SettingsError(f"provider {provider.name!r} is emulated, but the emulator does not run")
+        base_url = emulator_url
+    headers = {"content-type": "application/json"}
+    if provider.name in secrets:
+        headers["authorization"] = f"Bearer {secrets[provider.name]}"
+    marks = [(b"x-turnout-candidate", row.name.encode("latin-1"))]
+    if provider.emulated:
+        marks.append((b"x-turnout-emulated", b"true"))
+    return Deployment(
+        name=f"{row.name}@{provider.name}/{model}",
+        candidate=row.name,
+        provider=provider.name,
+        model=model,
+        url=base_url + CHAT_PATH,
+        is_emulated=provider.emulated,
+        parameters=row.parameters,
+        headers=headers,
+        marks=tuple(marks),
+    )
