@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
@@ -57,12 +56,19 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One name that ``model`` accepts, in the OpenAI shape."""
+    """One name that ``model`` accepts, in the OpenAI shape and with what we know of it.
+
+    ``policy`` is of aliases; ``price`` (null when unknown), ``like`` and ``is_emulated`` are of candidates.
+    """
 
     id: str
     created: int
     owned_by: str
     object: str = "model"
+    policy: Policy | None = None
+    price: Price | None = None
+    like: str | None = None
+    is_emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ def control_api(gateway: Gateway) -> APIRouter:
     async def principal(request: Request) -> Principal:
         return gateway.ready().keys.authenticate(request.scope["headers"])
 
-    Caller = Annotated[Principal, Depends(principal)]
+    asking = Depends(principal)
     asks_key = [Security(HTTPBearer(auto_error=False, description="A key of `turnout key new`."))]
 
     @api.get("/healthz", tags=["health"])
@@ -140,7 +146,7 @@ def control_api(gateway: Gateway) -> APIRouter:
         return Health("ready", gateway.ready().bundle_id)
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
-    async def route(request: Request, caller: Caller) -> Decision:
+    async def route(request: Request, caller: Principal = asking) -> Decision:
         """Decide, call nobody: the body of a chat completion, or just a prompt."""
         body = fields.document(await request.body())
         prompt = fields.optional(body, "prompt", str, "a string")
@@ -151,13 +157,13 @@ def control_api(gateway: Gateway) -> APIRouter:
         return decide(gateway.ready(), gateway.pool, caller, asked.model, asked.dials, asked.prompt)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key)
-    async def models(caller: Caller) -> Models:
+    async def models(caller: Principal = asking) -> Models:
         """List every name that `model` accepts: auto, auto:PRESET and the candidates."""
         state = gateway.ready()
         return Models([_model(state, name) for name in models_for(state, caller)])
 
     @api.get("/v1/models/{model:path}", tags=["inference"], dependencies=asks_key)
-    async def model(model: str, caller: Caller) -> Model:
+    async def model(model: str, caller: Principal = asking) -> Model:
         """Describe one name; what the key may not use does not exist."""
         state = gateway.ready()
         if model not in models_for(state, caller):
@@ -165,7 +171,7 @@ def control_api(gateway: Gateway) -> APIRouter:
         return _model(state, model)
 
     @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
-    async def pool(caller: Caller) -> PoolView:
+    async def pool(caller: Principal = asking) -> PoolView:
         """Show candidates, prices, capabilities and the live status of their deployments."""
         state = gateway.ready()
         status = {row.deployment: row for row in gateway.pool.snapshot()}
@@ -185,10 +191,20 @@ def control_api(gateway: Gateway) -> APIRouter:
 
 
 def _model(state: State, name: str) -> Model:
-    owner = "turnout"
-    if name in state.candidates:
-        owner = next(d.provider for d in state.deployments.values() if d.candidate == name)
-    return Model(name, int(state.loaded_unix_s), owner)
+    created = int(state.loaded_unix_s)
+    candidate = state.candidates.get(name)
+    if candidate is None:
+        preset = name.partition(":")[2] or state.settings.routing.default
+        return Model(name, created, "turnout", policy=state.router.policy(preset))
+    ways = [d for d in state.deployments.values() if d.candidate == name]
+    return Model(
+        name,
+        created,
+        ways[0].provider,
+        price=candidate.price,
+        like=candidate.like,
+        is_emulated=any(d.is_emulated for d in ways),
+    )
 
 
 def _pool_candidate(state: State, candidate: Candidate, status: Mapping[str, DeploymentStatus]) -> PoolCandidate:

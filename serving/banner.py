@@ -1,0 +1,82 @@
+"""The banner: what is served, what to try, and one decision explained. Printed once, for a person."""
+
+from __future__ import annotations
+
+import click
+
+from router import Decision, Forecast
+from router.errors import RouterError
+from serving.state import State
+
+SAMPLE = "Explain to a colleague why 0.1 + 0.2 is not 0.3 in floating point, and when it matters."
+
+
+def greet(state: State, port: int) -> None:
+    """Print the banner of a gateway that accepts requests.
+
+    Parameters
+    ----------
+    state : State
+    port : int
+        The port it listens on, which the settings may have left open.
+    """
+    host = state.settings.server.host
+    shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host
+    address = f"http://{shown}:{port}"
+    emulated = [d.candidate for d in state.deployments.values() if d.is_emulated]
+    click.echo(
+        f"\nTurnout on {address}   bundle {state.bundle_id}   {len(state.candidates)} candidates   docs {address}/docs"
+    )
+    if emulated:
+        click.secho(
+            f"EMULATED: {len(set(emulated))} of {len(state.candidates)} candidates answer made-up text from inside "
+            "this program. Decisions and prices are real.",
+            fg="yellow",
+        )
+    auth = ' \\\n  -H "authorization: Bearer $TURNOUT_KEY"' if state.settings.keys else ""
+    click.echo(
+        f"\nTry:\n\ncurl -i {address}/v1/chat/completions -H 'content-type: application/json'{auth} \\\n"
+        '  -d \'{"model": "auto", "messages": [{"role": "user", "content": "What is 17 * 23?"}]}\'\n'
+    )
+    try:
+        decision = state.router.route(SAMPLE, state.settings.routing.default)
+    except RouterError as error:
+        click.echo(f"No candidate can be chosen by `auto`: {error}")
+        return
+    _explain(decision)
+
+
+def _explain(decision: Decision) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    policy = decision.policy
+    table = Table(
+        title=f"One decision: {SAMPLE!r}",
+        caption=f"{policy.name} ({policy.kind} {policy.value:g}) → {decision.candidate}: {decision.reason}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("candidate")
+    for heading in ("quality", "90 %", "cost USD", "p90 USD"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    rank = {name: i for i, name in enumerate(decision.ranking)}
+    for forecast in sorted(decision.forecasts, key=lambda f: rank.get(f.candidate, len(rank))):
+        is_choice = forecast.candidate == decision.candidate
+        table.add_row(*_cells(forecast, is_choice=is_choice), style="bold" if is_choice else None)
+    Console().print(table)
+
+
+def _cells(forecast: Forecast, *, is_choice: bool) -> tuple[str, ...]:
+    note = "chosen" if is_choice else forecast.excluded_by or ("dominated" if forecast.is_dominated else "")
+    name = f"{forecast.candidate} (like {forecast.like})" if forecast.like else forecast.candidate
+    low, high = forecast.quality_low, forecast.quality_high
+    interval = "?" if low is None or high is None else f"{low:.2f}–{high:.2f}"
+    return (
+        name,
+        "?" if forecast.quality is None else f"{forecast.quality:.2f}",
+        interval,
+        *("?" if usd is None else f"{usd:.6f}" for usd in (forecast.cost_usd, forecast.cost_usd_p90)),
+        note,
+    )

@@ -1,0 +1,178 @@
+"""The commands of the gateway: ``turnout serve``, ``emulate``, ``key`` and ``settings``.
+
+Heavy imports stand inside the functions, so that ``turnout --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from serving.app import Application
+    from serving.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file; without one the demo config serves EMULATED answers.",
+)
+@click.option("--demo", is_flag=True, help="The demo config, said explicitly.")
+@click.option("--host", help="In the place of server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="In the place of server.port; 0 takes a free one.")
+def serve(config: Path | None, demo: bool, host: str | None, port: int | None) -> None:
+    """Start the gateway."""
+    if config is not None and demo:
+        raise click.UsageError("--demo is the config that comes with the program; give it or --config, not both")
+    from router.errors import RouterError
+    from serving import logs
+    from serving.app import create_app
+    from serving.errors import GatewayError
+    from serving.settings import load
+
+    def read() -> Settings:
+        return load(config, host=host, port=port)
+
+    logs.configure()
+    try:
+        settings = read()
+        application = create_app(settings, reread=read)
+        server = server_of(application, settings, ready=lambda port: _greet(application, port))
+        _run(server)
+    except (GatewayError, RouterError) as error:
+        raise click.ClickException(str(error)) from error
+    if application.failure is not None:
+        raise click.ClickException(str(application.failure))
+    if not server.started:
+        raise click.ClickException(f"cannot listen on {settings.server.host}:{settings.server.port}")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0 takes a free one.")
+@click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 never waits.")
+def emulate(port: int, speed: float) -> None:
+    """Start the emulated providers alone, to point a config's base_url at."""
+    from serving import logs
+    from serving.emulator import EmulatorServer
+
+    logs.configure()
+
+    async def run() -> None:
+        emulator = EmulatorServer(port=port, speed=speed)
+        try:
+            click.echo(f"EMULATED providers at {await emulator.start()} (made-up answers; ctrl-c ends them)")
+            await asyncio.Event().wait()
+        finally:
+            await emulator.stop()
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        click.echo("stopped")
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
+
+
+@click.group()
+def key() -> None:
+    """Make keys for clients."""
+
+
+@key.command()
+@click.option("--name", default="client", show_default=True, help="Stands in records and logs.")
+def new(name: str) -> None:
+    """Print a new key, once, and the lines that let the gateway know it by its hash."""
+    from serving import tables
+    from serving.keys import new_key
+
+    try:
+        tables.name(name)
+    except ValueError as expected:
+        raise click.BadParameter(f"{name!r}: expected {expected}", param_hint="--name") from expected
+    secret, sha256 = new_key()
+    click.echo(f"The key, shown only now:\n\n    {secret}\n\nFor the config:\n")
+    click.echo(f'[[keys]]\nname = "{name}"\nsha256 = "{sha256}"\nmodels = ["*"]')
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="As the table that stands in the documentation.")
+def settings(markdown: bool) -> None:
+    """Print every key of the config file with default, unit and meaning."""
+    from serving.settings import reference
+
+    rows = [(row.key, row.default or "(required)", row.unit, row.help) for row in reference()]
+    if markdown:
+        click.echo("| key | default | unit | meaning |\n|---|---|---|---|")
+        for row in rows:
+            click.echo(f"| `{row[0]}` | `{row[1]}` | {row[2]} | {row[3]} |")
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        click.echo("  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])))
+
+
+def server_of(application: Application, settings: Settings, ready: Callable[[int], None]) -> uvicorn.Server:
+    """Make the HTTP server for an application.
+
+    Parameters
+    ----------
+    application : Application
+    settings : Settings
+        Where it listens.
+    ready : callable
+        Called with the port once requests are accepted.
+
+    Returns
+    -------
+    uvicorn.Server
+        Not yet running.
+    """
+    import uvicorn
+
+    from serving.arrival import protocol_of
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+            await super().startup(sockets)  # type: ignore[arg-type]
+            if self.started and not self.should_exit:
+                ready(self.servers[0].sockets[0].getsockname()[1])
+
+    return Server(
+        uvicorn.Config(
+            application,
+            host=settings.server.host,
+            port=settings.server.port,
+            http=protocol_of(application.limits),
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            log_config=None,
+            timeout_graceful_shutdown=round(settings.server.shutdown_timeout_s) or None,
+        )
+    )
+
+
+def _run(server: uvicorn.Server) -> None:
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return
+    except SystemExit:
+        # uvicorn's way to say that it could not start; serve() says why.
+        return
+
+
+def _greet(application: Application, port: int) -> None:
+    from serving.banner import greet
+
+    greet(application.gateway.ready(), port)
