@@ -128,20 +128,18 @@ def _show(description: Description, console: Console) -> None:
     for source in description.sources:
         licence = source.licence or "not stated"
         console.print(f"  {escape(source.name)}: {source.n_prompts} prompts, licence {escape(licence)}")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("candidate", overflow="fold")
-    for heading in ("observed", "quality", "USD/call", "tokens out", "USD/M in", "USD/M out", "hull"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("candidate", overflow="fold", min_width=20)
+    for heading in ("observed", "quality", "USD/call", "tokens", "USD/M in, out", "hull"):
+        table.add_column(heading, justify="right")
     for one in sorted(description.candidates, key=lambda c: (c.cost_usd is None, -(c.cost_usd or 0.0))):
-        price_in, price_out = one.prices or (None, None)
         table.add_row(
             escape(one.name),
             str(one.n_observed),
             _number(one.quality, ".4f"),
             _number(one.cost_usd, ".3g"),
             _number(one.output_tokens, ".0f"),
-            _number(price_in, ".3g"),
-            _number(price_out, ".3g"),
+            "unknown" if one.prices is None else " / ".join(format(price, ".3g") for price in one.prices),
             "yes" if one.on_hull else "",
         )
     console.print(table)

@@ -8,6 +8,7 @@ Entry point: ``check_frame`` for one file, ``check_ids`` and ``check_pairs`` for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -191,7 +192,7 @@ def _check_number(
     else:
         blank = [isinstance(value, str) and value.strip().lower() in ("", "nan") for value in values]
         null = null | np.array(blank, dtype=bool)
-        numbers = pd.to_numeric(values.where(~null, None), errors="coerce").to_numpy(dtype=np.float64)
+        numbers = np.array([_as_number(value) for value in values], dtype=np.float64)
     wrong = np.isnan(numbers) & ~null
     infinite = np.isinf(numbers)
     with np.errstate(invalid="ignore"):
@@ -203,6 +204,18 @@ def _check_number(
         problems += _per_row(null, "missing-value", file, stored, "no value (NaN)", column.expected, ids)
     clean = np.where(infinite | outside, np.nan, numbers)
     return pd.Series(clean, index=values.index), problems
+
+
+def _as_number(value: object) -> float:
+    """Return NaN for what is not a number, and infinity for an integer too large to hold."""
+    if not isinstance(value, (str, int, float)) or (isinstance(value, str) and "_" in value):
+        return math.nan
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+    except OverflowError:
+        return math.inf
 
 
 def _per_row(

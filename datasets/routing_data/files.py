@@ -137,11 +137,15 @@ def _utf8(path: Path) -> str:
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
     data = _bytes(path)
     try:
-        frame = pa.parquet.read_table(io.BytesIO(data), use_threads=False).to_pandas()
+        table = pa.parquet.read_table(io.BytesIO(data), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         # Arrow's own words are left out: they can quote the bytes of a cell.
         raise UnreadableFile(path.name, "not Parquet, or damaged", "a Parquet file") from error
-    frame = frame.reset_index(drop=True)
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise UnreadableFile(path.name, "text that is not UTF-8", "UTF-8 text") from error
+    frame = table.to_pandas().reset_index(drop=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1)
     return frame, ()
 

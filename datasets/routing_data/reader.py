@@ -78,6 +78,8 @@ _Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _load(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
+    if not path.exists():
+        raise UnreadableFile(path.name, "no such file or folder", "one that exists")
     frames, problems = _load_folder(path) if path.is_dir() else _load_long(path)
     return frames, problems + read_source_json(_source_path(path))[1]
 

@@ -27,12 +27,12 @@ class Column:
         The column must be there.
     nullable : bool
         Single values may be missing.
+    help : str
+        What it holds, for the data card.
     maximum : float
         Largest number allowed; the smallest is always 0.
     alias : str or None
         Another accepted name for the same column.
-    help : str
-        What it holds, for the data card.
     """
 
     name: str
