@@ -110,7 +110,7 @@ def _or_exit(work: Callable[[], T]) -> T:
 
     try:
         return work()
-    except DataError as error:
+    except (DataError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 

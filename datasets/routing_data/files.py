@@ -152,7 +152,10 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
     text = _utf8(path)
-    header = next(csv.reader(io.StringIO(text)))
+    try:
+        header = next(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise UnreadableFile(path.name, "a first line that is not CSV", "the names of the columns") from error
     data = text.encode()
     problems: list[Problem] = []
     broken: list[int] = []

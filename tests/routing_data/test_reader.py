@@ -8,8 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from routing_data import InvalidTable, UnreadableFile, read, validate, write
+from routing_data import DataError, InvalidTable, UnreadableFile, read, validate, write
 
 
 def only(problems):
@@ -366,3 +368,56 @@ def test_a_broken_source_json_is_named(folder, text, message):
     place = folder()
     (place / "source.json").write_text(text)
     assert only(validate(place)) == message
+
+
+# ---- anything at all ----------------------------------------------------------------------------
+
+cells = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2)
+)
+columns = ("prompt_id", "prompt", "candidate", "model", "quality", "cost_usd", "task", "group", "odd")
+records = st.lists(st.dictionaries(st.sampled_from(columns), cells, max_size=9), max_size=6)
+
+
+def judged(path):
+    """Validate, and check that `read` agrees."""
+    problems = validate(path)
+    if problems:
+        with pytest.raises(DataError):
+            read(path)
+    else:
+        table = read(path)
+        seen = table.quality[~np.isnan(table.quality)]
+        assert ((seen >= 0) & (seen <= 1)).all() and all(text.strip() for text in table.prompts)
+    return problems
+
+
+@settings(max_examples=150, deadline=None)
+@given(records)
+def test_any_json_rows_are_read_or_refused(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    judged(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.text(alphabet='ab,"\n\r\\\x00é', max_size=60).map(str.encode)))
+def test_any_bytes_are_read_or_refused(tmp_path_factory, data):
+    for name in ("any.csv", "any.jsonl", "any.parquet"):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(data)
+        assert judged(path)
+        path.write_bytes(b"prompt,candidate,quality\n" + data)
+        judged(path)
+
+
+def test_a_header_longer_than_any_field_may_be_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("x" * 200_000 + "\n1\n")
+    assert validate(path)
+
+
+def test_long_prompts_are_read_from_csv(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,candidate,quality\n" + "x" * 3_000_000 + ",x,1\n")
+    assert len(read(path).prompts[0]) == 3_000_000
