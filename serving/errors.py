@@ -5,7 +5,7 @@
     GatewayError                      status  code
       x SettingsError                    -    the TOML cannot be used; never reaches the wire
         + KeysRequired                   -    listening beyond loopback without a single key
-      x ClientDisconnected              499   nobody is listening any more; nothing is sent
+      x ClientDisconnected              499   client_disconnected      (nobody is listening: nothing is sent)
       x NotReady                        503   not_ready
       x RequestError                          the caller's fault; never retried, never counted against a provider
         + InvalidRequest                400   invalid_value            (names ``param``)
@@ -23,8 +23,8 @@
         + UpstreamUnreachable           502   upstream_unreachable
         + UpstreamOverloaded        429/503/529  its own code          (retry_after_s)
         + UpstreamRefused               4xx   its own body, passed through
-        + UpstreamDenied                502   upstream_credential_refused: OUR credential or account, so no body
-        + UpstreamBroken            502 or 5xx  upstream_broken        (redirect, truncated, unreadable, 5xx)
+        + UpstreamDenied                502   upstream_credential_refused (OUR credential or account: no body)
+        + UpstreamBroken                502   upstream_broken          (redirect, cut, unreadable; or its own 5xx)
 
 No message here holds a credential, a header value, prompt text or the words of a foreign exception.
 """

@@ -203,6 +203,7 @@ class _Answer:
                     async with asyncio.timeout_at(until):
                         chunk = await content.readany()
             except _FOREIGN as error:
+                self._response.close()
                 raise _ours(error, self._request, phase) from error
             if chunk:
                 yield chunk

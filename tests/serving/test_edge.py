@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from serving.arrival import protocol_of
+from serving.edge import Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
+from serving.errors import (
+    BodyTooLarge,
+    ClientDisconnected,
+    NotFound,
+    ReceiveTimeout,
+    UpstreamOverloaded,
+)
+
+LIMITS = Limits(max_body_bytes=100, receive_timeout_s=0.2, header_timeout_s=0.2, max_headers=8, max_header_bytes=500)
+
+
+def a_scope(*headers: tuple[bytes, bytes], path: str = "/v1/x", method: str = "POST") -> Scope:
+    return {"type": "http", "method": method, "path": path, "headers": list(headers)}
+
+
+def receiving(*messages: Message) -> Receive:
+    left = list(messages)
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop(0)
+
+    return receive
+
+
+def part(body: bytes, more: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Sent:
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def __call__(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        return self.messages[0]["status"]
+
+    @property
+    def code(self) -> str:
+        return orjson.loads(self.messages[1]["body"])["error"]["code"]
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await read_body(scope, receive, LIMITS)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def test_a_body_in_parts_is_joined() -> None:
+    receive = receiving(part(b"a" * 60, True), part(b"b" * 40))
+    assert await read_body(a_scope(), receive, LIMITS) == b"a" * 60 + b"b" * 40
+
+
+async def test_a_body_over_the_cap_is_refused_while_it_arrives() -> None:
+    with pytest.raises(BodyTooLarge):
+        await read_body(a_scope(), receiving(part(b"a" * 60, True), part(b"b" * 41, True)), LIMITS)
+    with pytest.raises(BodyTooLarge):
+        await read_body(a_scope(), receiving(part(b"a" * 101)), LIMITS)
+
+
+async def test_a_body_announced_over_the_cap_is_not_waited_for() -> None:
+    with pytest.raises(BodyTooLarge):
+        await read_body(a_scope((b"content-length", b"101")), receiving(), LIMITS)
+
+
+async def test_a_body_that_trickles_has_one_deadline_in_all() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(0.05)
+        return part(b"a", True)
+
+    with pytest.raises(ReceiveTimeout):
+        await read_body(a_scope(), receive, LIMITS)
+
+
+async def test_a_client_that_leaves_early_is_said_to_have_left() -> None:
+    with pytest.raises(ClientDisconnected):
+        await read_body(a_scope(), receiving(part(b"a", True), {"type": "http.disconnect"}), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ([(b"host", b"a"), (b"host", b"a")], 400, "invalid_header"),
+        ([(b"content-length", b"1"), (b"content-length", b"1")], 400, "invalid_header"),
+        ([(b"content-length", b"1"), (b"transfer-encoding", b"chunked")], 400, "invalid_header"),
+        ([(b"content-length", b"-1")], 400, "invalid_header"),
+        ([(b"content-length", b"1_0")], 400, "invalid_header"),
+        ([(b"content-length", b"9" * 30)], 400, "invalid_header"),
+        ([(b"content-encoding", b"gzip")], 415, "unsupported_encoding"),
+        ([(b"x", b"y")] * 9, 431, "headers_too_large"),
+        ([(b"x", b"y" * 500)], 431, "headers_too_large"),
+        ([(b"content-length", b"101")], 413, "body_too_large"),
+    ],
+)
+async def test_a_head_that_is_too_much_or_ambiguous_is_refused(
+    headers: list[tuple[bytes, bytes]], status: int, code: str
+) -> None:
+    sent = Sent()
+    await Edge(echo, LIMITS)(a_scope(*headers), receiving(part(b"x")), sent)
+    assert (sent.status, sent.code) == (status, code)
+
+
+async def test_a_body_that_did_not_arrive_in_time_ends_the_connection() -> None:
+    sent = Sent()
+    await Edge(echo, LIMITS)(a_scope((b"content-length", b"5")), receiving(part(b"x", True)), sent)
+    assert (sent.status, sent.code) == (408, "receive_timeout")
+    assert (b"connection", b"close") in sent.messages[0]["headers"]
+
+
+@pytest.mark.parametrize("own", [frozenset(), frozenset({"/v1/x"})])
+async def test_a_handler_gets_the_same_body_read_here_or_there(own: frozenset[str]) -> None:
+    sent = Sent()
+    edge = Edge(echo, LIMITS, reads_own_body=own)
+    await edge(a_scope((b"content-length", b"5")), receiving(part(b"he", True), part(b"llo")), sent)
+    assert (sent.status, sent.messages[1]["body"]) == (200, b"hello")
+
+
+async def test_after_the_body_a_handler_still_hears_of_a_disconnect() -> None:
+    heard: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.extend([(await receive())["type"], (await receive())["type"]])
+
+    receive = receiving(part(b"x"), {"type": "http.disconnect"})
+    await Edge(app, LIMITS)(a_scope((b"content-length", b"1")), receive, Sent())
+    assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_an_error_nobody_answered_is_answered_in_the_envelope() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotFound("no candidate is called x", param="model")
+
+    sent = Sent()
+    await Edge(app, LIMITS)(a_scope(), receiving(), sent)
+    assert (sent.status, sent.code) == (404, "model_not_found")
+
+
+async def test_an_unexpected_error_says_nothing_of_itself() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("the prompt was: hello")
+
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logging.getLogger().addHandler(handler)
+    sent = Sent()
+    await Edge(app, LIMITS)(a_scope(), receiving(), sent)
+    logging.getLogger().removeHandler(handler)
+    assert (sent.status, sent.code) == (500, "internal_error")
+    assert b"prompt" not in sent.messages[1]["body"]
+    assert "unexpected_error" in stream.getvalue() and "hello" not in stream.getvalue()
+
+
+async def test_after_the_response_has_started_nothing_is_added() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ValueError("late")
+
+    sent = Sent()
+    await Edge(app, LIMITS)(a_scope(), receiving(), sent)
+    assert [message["type"] for message in sent.messages] == ["http.response.start"]
+
+
+async def test_an_error_takes_its_headers_along() -> None:
+    sent = Sent()
+    await send_error(sent, UpstreamOverloaded("slow", retry_after_s=3), [(b"x-request-id", b"r")])
+    headers = dict(sent.messages[0]["headers"])
+    assert (headers[b"retry-after"], headers[b"x-request-id"]) == (b"3", b"r")
+    assert headers[b"content-length"] == b"%d" % len(sent.messages[1]["body"])
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve the echo behind the edge on loopback through our protocol; yield one raw connection to it."""
+    config = uvicorn.Config(Edge(echo, LIMITS), lifespan="off", ws="none", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+    protocol = protocol_of(LIMITS)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        await asyncio.sleep(0.01)
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    n_bytes = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) if b"ontent-l" in head else 0
+    return head.split(b"\r\n")[0], await reader.readexactly(n_bytes)
+
+
+HEAD = b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.mark.parametrize("start", [b"", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_a_head_that_never_ends_is_cut_off(start: bytes) -> None:
+    async with listening() as (reader, writer):
+        writer.write(start)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_a_trickling_head_is_cut_off_on_a_kept_connection_too() -> None:
+    async with listening() as (reader, writer):
+        writer.write(HEAD % 2 + b"ok")
+        assert (await _answer(reader))[0] == b"HTTP/1.1 200 OK"
+        await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        await asyncio.sleep(0.3)  # idle between requests is not a head under way
+        writer.write(b"POST /v1/x HTTP/1.1\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"X-Slow: ")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_an_endless_head_is_cut_off_by_size() -> None:
+    async with listening() as (reader, writer):
+        # The end of the head is held back: without the cap only the deadline would close the connection.
+        writer.write(b"POST /v1/x HTTP/1.1\r\n")
+        n_sent = 0
+        while not reader.at_eof() and not writer.transport.is_closing() and n_sent < 100:
+            writer.write(b"X: %s\r\n" % (b"y" * 90))
+            n_sent += 1
+            await asyncio.sleep(0.001)
+        assert n_sent < 100
+
+
+async def test_a_refused_body_may_end_and_the_connection_lives_on() -> None:
+    async with listening() as (reader, writer):
+        writer.write(HEAD % 300 + b"x" * 100)
+        status, body = await _answer(reader)
+        assert (status[:12], orjson.loads(body)["error"]["code"]) == (b"HTTP/1.1 413", "body_too_large")
+        writer.write(b"x" * 200 + HEAD % 2 + b"ok")
+        assert (await _answer(reader))[0] == b"HTTP/1.1 200 OK"
+
+
+async def test_a_refused_body_that_never_ends_is_cut_off() -> None:
+    async with listening() as (reader, writer):
+        writer.write(HEAD % 300 + b"x" * 100)
+        await _answer(reader)
+        assert await asyncio.wait_for(reader.read(), 5) == b""

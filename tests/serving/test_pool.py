@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.latency import N_RECENT, Durations, TotalModel
+from serving.pool import Call, Pool
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool(clock: Clock) -> Pool:
+    return Pool({"a1": "a", "a2": "a", "b1": "b"}, clock)
+
+
+def _call(pool: Pool, clock: Clock, deployment: str, seconds: float, output_tokens: int | None = None) -> Call:
+    call = pool.begin(deployment)
+    clock.now += seconds
+    call.first_byte()
+    call.finish(output_tokens=output_tokens)
+    return call
+
+
+def test_a_call_is_in_flight_until_it_finishes_and_finishes_once(pool: Pool, clock: Clock) -> None:
+    call = pool.begin("a1")
+    assert pool.snapshot()[0].n_in_flight == 1
+    clock.now += 2
+    call.first_byte()
+    clock.now += 3
+    call.first_byte()
+    call.finish("ok", 50, 0.25)
+    call.finish("timeout", 50, 0.25)
+    status = pool.snapshot()[0]
+    assert (call.first_byte_s, call.total_s) == (2, 5)
+    assert (status.n_in_flight, status.n_requests, status.n_errors, status.cost_usd) == (0, 1, 0, 0.25)
+    assert (status.first_byte_s, status.total_s, status.output_tokens_per_s) == (2, 5, 10)
+
+
+def test_nothing_observed_is_none_and_not_zero(pool: Pool) -> None:
+    status = pool.snapshot()[2]
+    assert (status.deployment, status.candidate, status.n_requests) == ("b1", "b", 0)
+    assert status.total_s is status.total_p50_s is status.first_byte_p95_s is status.cost_usd is None
+    assert status.last_error is status.last_used_age_s is status.output_tokens_per_s is None
+    assert pool.latency_s("b") is pool.latency_s("nobody") is None
+
+
+def test_an_unknown_cost_is_counted_and_not_summed(pool: Pool, clock: Clock) -> None:
+    pool.begin("a1").finish("ok", 10, None)
+    pool.begin("a1").finish("ok", 10, 0.5)
+    status = pool.snapshot()[0]
+    assert (status.cost_usd, status.n_unknown_cost) == (0.5, 1)
+
+
+def test_errors_count_by_kind_and_do_not_touch_the_latency(pool: Pool, clock: Clock) -> None:
+    _call(pool, clock, "a1", 1.0)
+    for outcome in ("timeout", "broken", "timeout"):
+        call = pool.begin("a1")
+        clock.now += 50
+        call.finish(outcome)
+    clock.now += 7
+    status = pool.snapshot()[0]
+    assert (status.n_errors, dict(status.errors)) == (3, {"timeout": 2, "broken": 1})
+    assert (status.last_error, status.last_error_age_s, status.last_used_age_s) == ("timeout", 7, 7)
+    assert (status.total_s, status.total_p95_s) == (1.0, 1.0)
+
+
+def test_what_a_caller_did_never_counts_against_a_deployment(pool: Pool) -> None:
+    for outcome in ("client_disconnected", "caller_error", "gateway_error"):
+        pool.begin("a1").finish(outcome)
+    status = pool.snapshot()[0]
+    assert (status.n_requests, status.n_errors, status.last_error) == (3, 0, None)
+    assert (status.n_client_disconnects, status.n_caller_errors) == (1, 1)
+
+
+def test_the_average_moves_a_tenth_of_the_way(pool: Pool, clock: Clock) -> None:
+    _call(pool, clock, "a1", 1.0)
+    _call(pool, clock, "a1", 2.0)
+    assert pool.snapshot()[0].total_s == pytest.approx(1.1)
+
+
+def test_percentiles_are_of_the_latest_calls_only() -> None:
+    durations = Durations()
+    for n in range(1, 101):
+        durations.add(float(n))
+    assert (durations.quantile_s(0.5), durations.quantile_s(0.95), durations.quantile_s(1.0)) == (50, 95, 100)
+    for _ in range(N_RECENT):
+        durations.add(7.0)
+    assert (durations.quantile_s(0.5), durations.quantile_s(1.0)) == (7, 7)
+
+
+def test_the_least_busy_and_quickest_deployment_is_chosen(pool: Pool, clock: Clock) -> None:
+    assert pool.choose("a") == "a1"
+    _call(pool, clock, "a1", 1.0)
+    _call(pool, clock, "a2", 3.0)
+    assert pool.choose("a") == "a1"
+    busy = [pool.begin("a1") for _ in range(3)]
+    assert pool.choose("a") == "a2"  # (3 + 1) x 1 s against (0 + 1) x 3 s
+    busy[0].finish("client_disconnected")
+    assert pool.choose("a") == "a1"  # (2 + 1) x 1 s ties with 3 s; the first wins
+    assert (pool.choose("b"), pool.choose("nobody")) == ("b1", None)
+
+
+def test_a_deployment_never_used_gets_its_turn(pool: Pool, clock: Clock) -> None:
+    _call(pool, clock, "a1", 1.0)
+    pool.begin("a1")
+    assert pool.choose("a") == "a2"
+
+
+def test_latency_is_that_of_the_quickest_deployment(pool: Pool, clock: Clock) -> None:
+    _call(pool, clock, "a1", 4.0, 100)
+    _call(pool, clock, "a2", 2.0, 100)
+    assert pool.latency_s("a") == pool.latency_s("a", 100) == 2.0
+
+
+def test_latency_grows_with_the_length_of_the_answer(pool: Pool, clock: Clock) -> None:
+    # 0.5 s to start, 0.01 s a token.
+    for n_tokens in (50, 100, 200, 400):
+        _call(pool, clock, "b1", 0.5 + 0.01 * n_tokens, n_tokens)
+    assert pool.latency_s("b", 1000) == pytest.approx(10.5)
+    assert pool.latency_s("b", 10) == pytest.approx(0.6)
+
+
+def test_time_per_token_is_never_negative_nor_the_start() -> None:
+    backwards, proportional = TotalModel(), TotalModel()
+    for n_tokens, seconds in ((100, 3.0), (300, 1.0)):
+        backwards.add(n_tokens, seconds)
+    assert backwards.expect_s(1) == backwards.expect_s(1000)
+    for n_tokens, seconds in ((100, 0.5), (200, 2.0)):  # a straight line would start at -1 s
+        proportional.add(n_tokens, seconds)
+    short = proportional.expect_s(1)
+    assert short is not None and 0 < short < 0.02
+
+
+def test_a_reload_keeps_the_history_of_what_stays(pool: Pool, clock: Clock) -> None:
+    _call(pool, clock, "a1", 1.0)
+    _call(pool, clock, "a2", 1.0)
+    going, staying = pool.begin("b1"), pool.begin("a1")
+    pool.replace({"c1": "c", "a1": "a", "a2": "b"})
+    going.finish("ok")
+    staying.finish("ok")
+    by_name = {status.deployment: status for status in pool.snapshot()}
+    assert list(by_name) == ["c1", "a1", "a2"]
+    assert (by_name["a1"].n_requests, by_name["a1"].n_in_flight) == (2, 0)
+    assert by_name["a2"].n_requests == 0  # another candidate: another history
+    assert pool.choose("b") == "a2"
