@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from router.errors import RouterError
 from serving import logs
 from serving.errors import GatewayError
 from serving.gateway import Gateway
-from serving.state import MANIFEST, State, bundle_folder
+from serving.state import Fingerprint, State, fingerprint
 
 #: ``[server]`` keys that only a restart changes.
 _NEEDS_RESTART = ("host", "port", "database", "max_body_bytes", "receive_timeout_s", "shutdown_timeout_s")
@@ -44,24 +43,23 @@ class Reloader:
 
     async def run(self) -> None:
         """Reload whenever asked, and whenever the bundle's folder has changed; until cancelled."""
-        seen = self._fingerprint()
+        # What the state was loaded from, not what is there now: that may have changed meanwhile.
+        seen = self._gateway.ready().fingerprint
         while True:
             watch_s = self._gateway.ready().settings.server.watch_bundle_s
             try:
                 async with asyncio.timeout(watch_s or None):
                     await self._is_asked.wait()
             except TimeoutError:
-                present = await asyncio.to_thread(self._fingerprint)
+                present = await asyncio.to_thread(self._present)
                 # A folder being replaced is absent for a moment: nothing to load yet.
                 if not present or present == seen:
                     continue
             self._is_asked.clear()
-            # Taken before loading: what changes meanwhile is seen the next time. A state that failed is not
-            # tried again until something in the folder changes.
-            seen = await asyncio.to_thread(self._fingerprint)
+            seen = await asyncio.to_thread(self._present)
             if await self.reload():
-                # The settings may name another folder now.
-                seen = await asyncio.to_thread(self._fingerprint)
+                seen = self._gateway.ready().fingerprint
+            # Else what was refused is not tried again until something in the folder changes, or somebody asks.
 
     async def reload(self) -> bool:
         """Build the new state and swap it in; say whether that worked."""
@@ -89,13 +87,5 @@ class Reloader:
                 logs.event("restart_needed", {"settings": f"server.{key}"}, level="warning")
         return True
 
-    def _fingerprint(self) -> tuple[tuple[str, int, int, int], ...]:
-        """Describe every file of the bundle's folder without reading one; empty while there is no manifest."""
-        try:
-            folder: Path = bundle_folder(self._gateway.ready().settings.bundle_directory())
-            files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
-        except (OSError, RouterError):
-            return ()
-        if MANIFEST not in (name for name, _ in files):
-            return ()
-        return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
+    def _present(self) -> Fingerprint:
+        return fingerprint(self._gateway.ready().settings.bundle_directory())

@@ -22,8 +22,9 @@ from serving.keys import Key, KeyRing
 from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
 
 MANIFEST = "manifest.json"
-#: What a client calls the gateway's own choice.
 CHAT_PATH = "/chat/completions"
+#: Name, modification time, size and inode of each file.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class State:
         The model names that ask for a decision: ``auto`` and one per preset.
     loaded_unix_s : float
         When it was made.
+    fingerprint : tuple
+        Of the bundle's folder before it was loaded.
     """
 
     settings: Settings
@@ -67,6 +70,7 @@ class State:
     deployments: Mapping[str, Deployment]
     aliases: tuple[str, ...]
     loaded_unix_s: float
+    fingerprint: Fingerprint
 
     @property
     def bundle_id(self) -> str:
@@ -99,6 +103,7 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
         See :func:`router.bundle.load`.
     """
     secrets = credentials(settings)
+    seen = fingerprint(settings.bundle_directory())
     bundle = load(bundle_folder(settings.bundle_directory()))
     known = {column.name for column in bundle.manifest.candidates}
     problems = [
@@ -136,6 +141,7 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
         deployments=deployments,
         aliases=("auto", *(f"auto:{preset}" for preset in router.presets)),
         loaded_unix_s=time.time(),
+        fingerprint=seen,
     )
 
 
@@ -156,6 +162,15 @@ def bundle_folder(directory: Path) -> Path:
         names = ", ".join(version.name for version in versions)
         raise BundleMissing(f"{directory} holds several versions: name one of {names} in server.bundle")
     raise BundleMissing(f"there is no bundle at {directory}: no {MANIFEST} in it")
+
+
+def fingerprint(directory: Path) -> Fingerprint:
+    """Describe every file of a bundle's folder without reading one; empty while there is no manifest."""
+    try:
+        files = [(path.name, path.stat()) for path in sorted(bundle_folder(directory).iterdir())]
+    except (OSError, BundleMissing):
+        return ()
+    return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
 def _candidate_of(row: CandidateSettings) -> Candidate:

@@ -39,7 +39,7 @@ SERVER = """
 port = 0
 bundle = "{bundle}"
 database = ""
-watch_bundle_s = 0
+watch_bundle_s = {watch_bundle_s}
 {settings}
 
 [[providers]]
@@ -92,9 +92,16 @@ def pool_toml() -> str:
 def configure(tmp_path: Path, tiny_bundle: Path) -> Callable[..., Settings]:
     """Return a function that writes a config and loads it."""
 
-    def write(more: str = POOL, *, server: str = SERVER, bundle: Path = tiny_bundle, settings: str = "") -> Settings:
+    def write(
+        more: str = POOL,
+        *,
+        server: str = SERVER,
+        bundle: Path = tiny_bundle,
+        settings: str = "",
+        watch_bundle_s: float = 0,
+    ) -> Settings:
         file = tmp_path / "turnout.toml"
-        file.write_text(server.format(bundle=bundle, settings=settings) + more, "utf-8")
+        file.write_text(server.format(bundle=bundle, settings=settings, watch_bundle_s=watch_bundle_s) + more, "utf-8")
         return load(file)
 
     return write

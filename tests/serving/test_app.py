@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from router.errors import BundleMissing
+from serving.app import CHAT, create_app
+from serving.errors import SettingsError
+
+
+async def test_ready_is_503_until_the_bundle_is_loaded_and_alive_is_not(configure) -> None:
+    app = create_app(configure())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://turnout") as client:
+        for method, path in (("GET", "/readyz"), ("POST", CHAT), ("GET", "/v1/models")):
+            response = await client.request(method, path)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
+            assert response.headers["retry-after"] == "1"
+        assert (await client.get("/healthz")).json()["status"] == "ok"
+        async with app.lifespan():
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()) == (200, {"status": "ready", "bundle": "tiny@1"})
+        assert (await client.get("/readyz")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("GET", "/v1/route", 405, "method_not_allowed"),
+        ("GET", "/absent", 404, "not_found"),
+        ("POST", "/v1/chat/completions/", 404, "not_found"),
+    ],
+)
+async def test_wrong_paths_and_methods_get_the_envelope(running, method, path, status, code) -> None:
+    response = await running.client.request(method, path)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/route"])
+async def test_a_body_over_the_cap_is_413_on_every_route(start, pool_toml, path) -> None:
+    async with start(pool_toml, settings="max_body_bytes = 1024") as gateway:
+        response = await gateway.client.post(path, content=b"x" * 1025)
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_the_openapi_page_documents_the_chat_endpoint_too(running) -> None:
+    schema = (await running.client.get("/openapi.json")).json()
+    assert {CHAT, "/v1/route", "/v1/models", "/v1/models/{model}", "/v1/pool", "/healthz", "/readyz"} == set(
+        schema["paths"]
+    )
+    assert "Dials" in schema["components"]["schemas"]
+    assert schema["paths"][CHAT]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "HTTPBearer" in schema["components"]["securitySchemes"]
+    assert (await running.client.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", BundleMissing),
+        ('like = "nobody"', SettingsError),
+        ('[routing]\ndefault = "nonsense"', SettingsError),
+    ],
+)
+async def test_it_does_not_start_on_what_cannot_be_served(configure, pool_toml, tmp_path, more, expected) -> None:
+    if expected is BundleMissing:
+        settings = configure(pool_toml, bundle=tmp_path / "absent")
+    elif more.startswith("like"):
+        settings = configure(pool_toml.replace('name = "large"', f'name = "newcomer"\n{more}'))
+    else:
+        settings = configure(f"{more}\n{pool_toml}")
+    app = create_app(settings)
+    with pytest.raises(expected) as caught:
+        async with app.lifespan():
+            pass
+    assert app.failure is caught.value
+
+
+async def test_two_versions_in_a_folder_need_a_choice(configure, pool_toml, write_tiny_bundle, tmp_path) -> None:
+    write_tiny_bundle(tmp_path / "many" / "1")
+    async with create_app(configure(pool_toml, bundle=tmp_path / "many")).lifespan():
+        pass
+    write_tiny_bundle(tmp_path / "many" / "2", "2")
+    with pytest.raises(BundleMissing, match=r"name one of 1, 2 in server\.bundle"):
+        async with create_app(configure(pool_toml, bundle=tmp_path / "many")).lifespan():
+            pass
+
+
+async def test_prices_come_from_the_catalogue_where_the_file_has_none(start) -> None:
+    pool = """
+[[providers]]
+name = "openai"
+base_url = "http://127.0.0.1:9/v1"
+
+[[candidates]]
+name = "large"
+deployments = [{ provider = "openai", model = "gpt-4o" }]
+
+[[candidates]]
+name = "medium"
+deployments = [{ provider = "openai", model = "nobody-knows-this-one" }]
+"""
+    async with start(pool) as gateway:
+        candidates = gateway.gateway.ready().candidates
+        assert candidates["large"].price is not None
+        assert candidates["large"].price.output_usd_per_mtok > candidates["large"].price.input_usd_per_mtok > 0
+        assert candidates["medium"].price is None
+
+
+async def test_http_errors_of_a_real_server_say_nothing_of_the_software(online) -> None:
+    response = await online.client.get("/healthz")
+    assert "server" not in response.headers
+
+
+def test_serving_loads_nothing_heavy_and_no_prices_before_they_are_needed() -> None:
+    code = (
+        "import sys, serving.app, serving.commands; "
+        "print(sorted({'genai_prices', 'rich', 'pandas', 'sklearn', 'openai', 'httpx'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
