@@ -109,8 +109,8 @@ class Application:
     Attributes
     ----------
     gateway : Gateway
-    failure : GatewayError, RouterError or None
-        Why it could not start.
+    failure : Exception or None
+        Why it could not start: of the settings, the bundle or the system.
     start_s : float or None
         How long starting took.
     """
@@ -128,7 +128,7 @@ class Application:
         self.emulator = emulator
         self.gateway = Gateway(upstream, Pool({}), records)
         self.reloader = Reloader(self.gateway, self._rebuild)
-        self.failure: GatewayError | RouterError | None = None
+        self.failure: Exception | None = None
         self.start_s: float | None = None
         limits = Limits(
             max_body_bytes=settings.server.max_body_bytes, receive_timeout_s=settings.server.receive_timeout_s
@@ -143,8 +143,24 @@ class Application:
         await self._edge(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" else None
-        await (endpoint or self._api)(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._hot.get(scope["path"], self._api)(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Speak ASGI's lifespan protocol; a failure is kept for whoever started us, not sent as a traceback."""
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.lifespan())
+            except (GatewayError, RouterError, OSError) as error:
+                self.failure = error
+                await send({"type": "lifespan.startup.failed", "message": ""})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -157,11 +173,7 @@ class Application:
             gateway.records.open()
             stack.callback(gateway.records.close)
             stack.push_async_callback(self.emulator.stop)
-            try:
-                gateway.swap(await self._build(self._settings))
-            except (GatewayError, RouterError) as error:
-                self.failure = error
-                raise
+            gateway.swap(await self._build(self._settings))
             watching = asyncio.create_task(self.reloader.run())
             stack.push_async_callback(_stop, watching)
             if threading.current_thread() is threading.main_thread():
@@ -229,15 +241,9 @@ def create_app(
 
 
 def _api(application: Application) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with application.lifespan():
-            yield
-
     api = FastAPI(
         title="Turnout",
         summary="A self-hosted AI router.",
-        lifespan=lifespan,
         redoc_url=None,
         exception_handlers={
             GatewayError: _answer_error,

@@ -73,10 +73,17 @@ async def test_it_does_not_start_on_what_cannot_be_served(configure, pool_toml, 
     else:
         settings = configure(f"{more}\n{pool_toml}")
     app = create_app(settings)
-    with pytest.raises(expected) as caught:
-        async with app.lifespan():
-            pass
-    assert app.failure is caught.value
+    sent = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: dict[str, str]) -> None:
+        sent.append(message)
+
+    await app({"type": "lifespan"}, receive, send)
+    assert sent == [{"type": "lifespan.startup.failed", "message": ""}]
+    assert isinstance(app.failure, expected)
 
 
 async def test_two_versions_in_a_folder_need_a_choice(configure, pool_toml, write_tiny_bundle, tmp_path) -> None:
