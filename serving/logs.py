@@ -64,6 +64,7 @@ FIELDS: Mapping[str, type] = {
 #: Longest string that passes; nothing legitimate comes near it.
 N_CHARACTERS = 300
 _EVENTS = logging.getLogger("turnout")
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Foreign loggers whose message, without an exception, is a fixed sentence about the process itself.
 _TRUSTED = ("uvicorn.error",)
 
@@ -87,6 +88,8 @@ def configure(level: str = "info", format: str = "json") -> None:
         foreign = logging.getLogger(name)
         foreign.handlers = []
         foreign.propagate = True
+    # Nothing here prints threads, processes or tasks, and finding them out for each line is not free.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # An access log would repeat query strings; requests are events of ours.
     logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
     # "Started server process" and the like: said better by our own events.
@@ -106,9 +109,12 @@ def event(name: str, fields: Mapping[str, Value] | None = None, *, level: str = 
     level : {'debug', 'info', 'warning', 'error'}
         How bad.
     """
-    number = logging.getLevelNamesMapping()[level.upper()]
+    number = _LEVELS[level]
     if _EVENTS.isEnabledFor(number):
-        _EVENTS.log(number, name, extra={"fields": _allowed(fields or {})})
+        # Made by hand: Logger.log() would walk the stack to find a caller that is never shown.
+        record = logging.LogRecord(_EVENTS.name, number, "", 0, name, None, None)
+        record.fields = _allowed(fields) if fields else {}
+        _EVENTS.handle(record)
 
 
 def failure(name: str, error: BaseException, fields: Mapping[str, Value] | None = None) -> None:
@@ -122,13 +128,13 @@ def _allowed(fields: Mapping[str, Value]) -> dict[str, object]:
     for key, value in fields.items():
         if value is None:
             continue
-        kind = FIELDS.get(key)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if kind is None or type(value) is not kind:
-            withheld.append(key)
+        expected, kind = FIELDS.get(key), type(value)
+        if kind is expected:
+            allowed[key] = value[:N_CHARACTERS] if kind is str else value  # type: ignore[index]
+        elif kind is int and expected is float:
+            allowed[key] = float(value)
         else:
-            allowed[key] = value[:N_CHARACTERS] if isinstance(value, str) else value
+            withheld.append(key)
     if withheld:
         allowed["withheld"] = withheld
     return allowed
@@ -151,9 +157,10 @@ class _Lines(logging.Formatter):
     def __init__(self, *, is_json: bool) -> None:
         super().__init__()
         self._is_json = is_json
+        self._second, self._written = -1, ""
 
     def format(self, record: logging.LogRecord) -> str:
-        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        now = self._time_of(record.created)
         level = record.levelname.lower()
         name, fields = _said_of(record)
         if self._is_json:
@@ -162,11 +169,17 @@ class _Lines(logging.Formatter):
         said = " ".join(f"{key}={value}" for key, value in fields.items())
         return f"{now} {level} {name} {said}".rstrip().replace("\r", "\\r").replace("\n", "\\n")
 
+    def _time_of(self, unix_s: float) -> str:
+        second = int(unix_s)
+        if second != self._second:  # handlers format under their lock
+            self._second, self._written = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._written}.{int(unix_s % 1 * 1000):03d}Z"
+
 
 def _said_of(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
     fields = getattr(record, "fields", None)
     if record.name == _EVENTS.name and isinstance(fields, dict):
-        return record.getMessage(), fields
+        return str(record.msg), fields
     said: dict[str, object] = {"logger": record.name}
     if record.exc_info and record.exc_info[1] is not None:
         said.update(_place_of(record.exc_info[1], record.exc_info[2]))

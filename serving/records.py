@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -210,7 +211,7 @@ class SqliteRecordStore:
                 if database is None:
                     database = _connect(self._path)
                 with database:
-                    database.executemany(_INSERT, [astuple(record) for record in batch])
+                    database.executemany(_INSERT, map(_row_of, batch))
             except sqlite3.OperationalError as error:
                 # Locked, full, read-only, gone: the disk may come back, so the records wait in their bounded queue.
                 self._queue.extendleft(reversed(batch))
@@ -236,6 +237,7 @@ class SqliteRecordStore:
 
 
 _COLUMNS = tuple(field.name for field in fields(RequestRecord))
+_row_of = attrgetter(*_COLUMNS)
 _INSERT = f"INSERT OR IGNORE INTO request ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT_RECENT = f"SELECT {', '.join(_COLUMNS)} FROM request ORDER BY time_unix_s DESC, rowid DESC LIMIT ?"
 _IS_STREAM = _COLUMNS.index("is_stream")
