@@ -1,0 +1,188 @@
+"""The default encoder: no transformer, a regular expression, a stable hash and one small learned table.
+
+A text is cut into pieces (words, numbers by their shape, marks, line ends); each piece and each pair of neighbours is
+hashed to a bucket; buckets seen often enough in training have a row in the table. The features are the
+tf-idf-weighted sum of those rows, then the surface counts. It needs numpy alone and holds no words, so nothing of the
+training prompts can be read from it. Fitting is :mod:`training.lexical`; entry point: :class:`LexicalEncoder`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.arrays import read_arrays, write_arrays
+from router.domain import Floats
+from router.errors import BundleCorrupt, BundleMissing
+from router.features import clip
+from router.surface import N_SURFACE, surface_counts
+
+ENCODER_FILE = "encoder.npz"
+N_BUCKET_BITS = 18
+N_BUCKETS = 1 << N_BUCKET_BITS
+#: Standardised surface counts are cut here, so that an odd text cannot throw the predictors far off.
+SURFACE_LIMIT = 5.0
+
+Buckets = NDArray[np.uint32]
+
+_PIECE = re.compile(rb"[a-z\x80-\xff]+|0+|\n+|[^\sa-z0\x80-\xff]")
+# Every digit reads as 0: a number is known by its length, which generalises where its value does not.
+_SHAPE = bytes.maketrans(b"123456789", b"000000000")
+_SHIFT = np.uint32(32 - N_BUCKET_BITS)
+_SINGLE, _LEFT, _RIGHT, _STIR = (np.uint32(c) for c in (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F))
+
+
+def buckets_of(text: str) -> Buckets:
+    """Return the bucket of every piece and of every pair of neighbouring pieces.
+
+    Parameters
+    ----------
+    text : str
+        Already clipped.
+
+    Returns
+    -------
+    ndarray of shape (n_pieces + n_pairs,), uint32, below N_BUCKETS
+        With repetitions; the same on every machine and in every Python.
+    """
+    pieces = _PIECE.findall(text.lower().encode("utf-8", "replace").translate(_SHAPE))
+    hashes = np.fromiter(map(crc32, pieces), np.uint32, len(pieces))
+    singles = (hashes * _SINGLE) >> _SHIFT
+    if len(pieces) < 2:
+        return singles
+    pairs = (hashes[:-1] * _LEFT) ^ (hashes[1:] * _RIGHT)
+    pairs ^= pairs >> np.uint32(15)
+    return np.concatenate((singles, (pairs * _STIR) >> _SHIFT))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LexicalEncoder:
+    """Text to (table columns, surface counts).
+
+    Parameters
+    ----------
+    buckets : ndarray of shape (r,), uint32, strictly increasing
+        Which buckets have a row.
+    idf : ndarray of shape (r,), float32, above 0
+    table : ndarray of shape (r, k), int8
+        Learned rows; the value of an entry is ``table * row_scale * column_scale``.
+    row_scale : ndarray of shape (r,), float32
+    column_scale : ndarray of shape (k,), float32
+    surface_mean, surface_scale : ndarray of shape (N_SURFACE,), float32
+    """
+
+    buckets: Buckets
+    idf: Floats
+    table: NDArray[np.int8]
+    row_scale: Floats
+    column_scale: Floats
+    surface_mean: Floats
+    surface_scale: Floats
+    _row_of: NDArray[np.int32] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Lay out the bucket-to-row index; refuse arrays that do not fit together."""
+        r, k = self.table.shape if self.table.ndim == 2 else (-1, -1)
+        shapes = {
+            "buckets": (r,),
+            "idf": (r,),
+            "row_scale": (r,),
+            "column_scale": (k,),
+            "surface_mean": (N_SURFACE,),
+            "surface_scale": (N_SURFACE,),
+        }
+        for name, expected in shapes.items():
+            if getattr(self, name).shape != expected:
+                raise BundleCorrupt(f"{ENCODER_FILE}: {name} has shape {getattr(self, name).shape}, not {expected}")
+        if r and (int(self.buckets[-1]) >= N_BUCKETS or (np.diff(self.buckets.astype(np.int64)) <= 0).any()):
+            raise BundleCorrupt(f"{ENCODER_FILE}: buckets must increase and stay below {N_BUCKETS}")
+        row_of = np.full(N_BUCKETS, -1, np.int32)
+        row_of[self.buckets] = np.arange(r, dtype=np.int32)
+        object.__setattr__(self, "_row_of", row_of)
+
+    @property
+    def tier(self) -> str:
+        """``"lexical"``."""
+        return "lexical"
+
+    @property
+    def dim(self) -> int:
+        """Table columns and surface counts together."""
+        return self.table.shape[1] + N_SURFACE
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return the features of n texts, shape (n, dim), float32."""
+        clipped = [clip(text) for text in texts]
+        features = np.empty((len(texts), self.dim), np.float32)
+        width = self.table.shape[1]
+        for row, text in zip(features, clipped, strict=True):
+            row[:width] = self._embed(text)
+        counts = (surface_counts(clipped) - self.surface_mean) / self.surface_scale
+        np.clip(counts, -SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:])
+        return features
+
+    def weights_of(self, text: str) -> tuple[NDArray[np.int32], Floats]:
+        """Return the table rows of a clipped text and their tf-idf weights, a vector of length 1 (or nothing)."""
+        rows = self._row_of[buckets_of(text)]
+        rows = rows[rows >= 0]
+        if not len(rows):
+            return rows, np.zeros(0, np.float32)
+        rows.sort()
+        first = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
+        counts = np.diff(first, append=len(rows)).astype(np.float32)
+        rows = rows[first]
+        weights = (1 + np.log(counts)) * self.idf[rows]
+        return rows, weights / np.sqrt(weights @ weights)
+
+    def _embed(self, text: str) -> Floats:
+        rows, weights = self.weights_of(text)
+        embedded: Floats = (weights * self.row_scale[rows]) @ self.table[rows].astype(np.float32) * self.column_scale
+        return embedded
+
+    def files(self) -> dict[str, bytes]:
+        """Return ``encoder.npz``."""
+        return {ENCODER_FILE: write_arrays({name: getattr(self, name) for name in _ARRAYS})}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> LexicalEncoder:
+        """Make the encoder again.
+
+        Raises
+        ------
+        BundleMissing
+            No ``encoder.npz``.
+        BundleCorrupt, BundleUnsafe
+            It does not hold the arrays it must.
+        """
+        if ENCODER_FILE not in files:
+            raise BundleMissing(f"the bundle has no {ENCODER_FILE}")
+        arrays = read_arrays(files[ENCODER_FILE], ENCODER_FILE)
+        for name, dtype in _ARRAYS.items():
+            if name not in arrays or arrays[name].dtype != dtype:
+                found = arrays[name].dtype if name in arrays else "nothing"
+                raise BundleCorrupt(f"{ENCODER_FILE}: {name} must be an array of {np.dtype(dtype)}, found {found}")
+        return cls(
+            buckets=arrays["buckets"].astype(np.uint32),
+            idf=arrays["idf"].astype(np.float32),
+            table=arrays["table"].astype(np.int8),
+            row_scale=arrays["row_scale"].astype(np.float32),
+            column_scale=arrays["column_scale"].astype(np.float32),
+            surface_mean=arrays["surface_mean"].astype(np.float32),
+            surface_scale=arrays["surface_scale"].astype(np.float32),
+        )
+
+
+_ARRAYS: Mapping[str, type[np.generic]] = {
+    "buckets": np.uint32,
+    "idf": np.float32,
+    "table": np.int8,
+    "row_scale": np.float32,
+    "column_scale": np.float32,
+    "surface_mean": np.float32,
+    "surface_scale": np.float32,
+}

@@ -1,0 +1,99 @@
+"""Prompts to feature rows, by the very encoder that will serve.
+
+Entry points: :class:`FittedEncoder` and :func:`fit_encoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import Floats
+from router.features import Encoder
+from training.errors import InvalidSettings
+from training.settings import Settings
+from training.topics import TopicModel, fit_topics
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedEncoder:
+    """An encoder, and what the estimators may read of it.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    columns : ndarray of shape (c,), intp
+        Feature columns for the quality and token estimators.
+    topics : TopicModel or None
+        None where the data tells no topics apart.
+    """
+
+    encoder: Encoder
+    columns: NDArray[np.intp]
+    topics: TopicModel | None
+
+
+def fit_encoder(texts: Sequence[str], topics: Sequence[str] | None, settings: Settings) -> FittedEncoder:
+    """Fit or load the encoder that the settings name.
+
+    Parameters
+    ----------
+    texts : sequence of n str
+        Training prompts only.
+    topics : sequence of n str or None
+    settings : Settings
+
+    Returns
+    -------
+    FittedEncoder
+
+    Raises
+    ------
+    InvalidSettings
+        ``encoder_dir`` holds no exported encoder.
+    """
+    if settings.encoder == "lexical":
+        from training.lexical import fit_lexical
+
+        return fit_lexical(texts, topics, settings.lexical, settings.seed)
+
+    from router.minilm import FILES, MiniLMEncoder
+
+    folder = Path(settings.encoder_dir)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InvalidSettings(f"encoder_dir {folder} lacks {', '.join(missing)}; make it with 'turnout encoder export'")
+    bare = MiniLMEncoder.from_files({name: (folder / name).read_bytes() for name in FILES})
+    encoder = bare.with_surface_of(texts)
+    features = embed(encoder, texts) if topics is not None else None
+    model = None if features is None or topics is None else fit_topics(features, topics)
+    return FittedEncoder(encoder, np.arange(encoder.dim), model)
+
+
+def embed(encoder: Encoder, texts: Sequence[str], advance: Callable[[int], None] | None = None) -> Floats:
+    """Encode in small batches.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    texts : sequence of n str
+    advance : callable, optional
+        Told how many texts each batch had, for a progress bar.
+
+    Returns
+    -------
+    ndarray of shape (n, dim), float32
+    """
+    rows = np.empty((len(texts), encoder.dim), np.float32)
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        rows[start : start + len(batch)] = encoder.encode(batch)
+        if advance is not None:
+            advance(len(batch))
+    return rows

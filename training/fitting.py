@@ -1,0 +1,270 @@
+"""Fit everything a bundle predicts with: encoder, quality with its calibration, output tokens.
+
+Each part of the rows has one use: ``train`` fits, ``validation`` chooses (kind of estimator, how much topics count),
+``calibration`` calibrates. Test rows are not seen here. Entry point: :func:`fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import Floats, Price
+from router.pricing import expected_cost_usd
+from routing_data import OutcomeTable
+from training.calibrate import Calibration, calibrate
+from training.embed import FittedEncoder, embed, fit_encoder
+from training.errors import NotEnoughData
+from training.estimators import KINDS, Average, QualityEstimator
+from training.operating import regret
+from training.settings import Settings
+from training.tokens import TokenModel, calibrate_tokens, fit_tokens
+from training.topics import TopicBlend, TopicModel, topic_means, topics_of
+
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+PARTS = ("train", "validation", "calibration", "test")
+_LEAST_ROWS: Mapping[str, int] = {"train": 50, "validation": 20, "calibration": 20}
+#: Least complete validation rows for judging by decisions rather than by squared error.
+_LEAST_COMPLETE = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QualityModel:
+    """Features to calibrated quality with its interval.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (c,), intp
+        Feature columns the estimator reads.
+    kind : str
+        Which kind was chosen.
+    estimator : QualityEstimator
+    blend : TopicBlend or None
+    calibration : Calibration
+    """
+
+    columns: NDArray[np.intp]
+    kind: str
+    estimator: QualityEstimator
+    blend: TopicBlend | None
+    calibration: Calibration
+
+    def predict(self, features: Floats) -> tuple[Matrix, Matrix, Matrix]:
+        """Return quality and the bounds of its interval, each of shape (n, m)."""
+        logits = self.estimator.decision_function(features[:, self.columns])
+        if self.blend is not None:
+            logits = self.blend.apply(features, logits)
+        quality = self.calibration.quality(logits)
+        return quality, *self.calibration.interval(quality)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Everything that was fitted, and why this rather than that.
+
+    Parameters
+    ----------
+    encoder : FittedEncoder
+    features : ndarray of shape (n, dim), float32
+        Of every row of the table, so that nothing embeds twice.
+    quality : QualityModel
+    tokens : TokenModel
+    tokens_per_character : ndarray of shape (m,), float64
+        Input tokens; 0.25 where the data has none.
+    prices : tuple of m (Price or None)
+    selection : dict
+        What was compared on validation rows, for the report.
+    """
+
+    encoder: FittedEncoder
+    features: Floats
+    quality: QualityModel
+    tokens: TokenModel
+    tokens_per_character: NDArray[np.float64]
+    prices: tuple[Price | None, ...]
+    selection: dict[str, object]
+
+
+def fit(
+    table: OutcomeTable,
+    parts: NDArray[np.str_],
+    prices: Mapping[str, tuple[float, float] | None],
+    settings: Settings,
+    tell: Callable[[str], None] = lambda stage: None,
+    advance: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Fit.
+
+    Parameters
+    ----------
+    table : OutcomeTable
+    parts : ndarray of shape (n,), str
+        Which of :data:`PARTS` each row belongs to.
+    prices : mapping of str to (float, float) or None
+        USD per million input and output tokens.
+    settings : Settings
+    tell, advance : callable, optional
+        For a progress display: the name of each stage as it begins; how many prompts were embedded.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    NotEnoughData
+        A part has too few rows, or a candidate was never observed on training rows.
+    """
+    masks = {name: parts == name for name in PARTS}
+    _require(table, masks)
+    train, validation, calibration = (masks[name] for name in PARTS[:3])
+    quality = table.quality.astype(np.float64)
+
+    tell("fit encoder")
+    topics = topics_of([table.tasks[i] for i in np.flatnonzero(train)], settings.topics.min_prompts)
+    encoder = fit_encoder([table.prompts[i] for i in np.flatnonzero(train)], topics, settings)
+    tell("embed")
+    features = embed(encoder.encoder, table.prompts, advance)
+    read = features[:, encoder.columns]
+
+    tell("fit output tokens")
+    tokens = fit_tokens(read[train], table.output_tokens[train], settings.heads, settings.seed)
+    tokens = calibrate_tokens(tokens, read[calibration], table.output_tokens[calibration])
+    lengths = np.array([len(prompt) for prompt in table.prompts], np.float64)
+    per_character = _tokens_per_character(table.input_tokens[train], lengths[train])
+
+    tell("fit quality")
+    side = None
+    if topics is not None:
+        side = (np.asarray(topics)[:, None] == np.unique(topics)[None, :]).astype(np.float32)
+    fitted: dict[str, QualityEstimator] = {
+        kind: KINDS[kind](settings.heads, settings.seed).fit(read[train], quality[train], side)
+        for kind in settings.heads.kinds
+    }
+    if len(fitted) > 1:
+        fitted["average"] = Average(list(fitted.values()))
+    errors = {
+        kind: _brier(_sigmoid(estimator.decision_function(read[validation])), quality[validation])
+        for kind, estimator in fitted.items()
+    }
+    kind = min(errors, key=lambda name: errors[name])
+
+    tell("calibrate")
+    known_prices = tuple(None if price is None else Price(*price) for price in map(prices.get, table.candidates))
+    token_counts, _ = tokens.predict(read[validation])
+    cost = expected_cost_usd(
+        known_prices,
+        (lengths[validation, None] * per_character).astype(np.float32),
+        np.where(tokens.known, token_counts, np.nan).astype(np.float32),
+    )
+    blend, regrets = _choose_blend(
+        encoder.topics,
+        topics,
+        (fitted[kind].decision_function(read[train]), fitted[kind].decision_function(read[validation])),
+        (table.select(train), table.select(validation)),
+        features[validation],
+        cost,
+        settings.topics.shares,
+    )
+    logits = fitted[kind].decision_function(read[calibration])
+    if blend is not None:
+        logits = blend.apply(features[calibration], logits)
+    calibrated = calibrate(logits, quality[calibration], settings.seed)
+    return Fitted(
+        encoder,
+        features,
+        QualityModel(encoder.columns, kind, fitted[kind], blend, calibrated),
+        tokens,
+        per_character,
+        known_prices,
+        {
+            "validation_brier": errors,
+            "kind": kind,
+            "topics": [] if topics is None else sorted(set(topics)),
+            "topic_share": None if blend is None else blend.share,
+            "validation_regret_by_share": regrets,
+            "calibration": dict(zip(table.candidates, calibrated.methods, strict=True)),
+        },
+    )
+
+
+def _require(table: OutcomeTable, masks: Mapping[str, Mask]) -> None:
+    for name, least in _LEAST_ROWS.items():
+        if (n := int(masks[name].sum())) < least:
+            raise NotEnoughData(f"the {name} part has {n} prompts; at least {least} are needed")
+    observed = np.isfinite(table.quality[masks["train"]]).sum(axis=0)
+    for candidate, n in zip(table.candidates, observed, strict=True):
+        if n < 2:
+            raise NotEnoughData(
+                f"candidate {candidate!r} has {n} outcomes among the training rows; leave it out with --candidates"
+            )
+
+
+def _choose_blend(
+    model: TopicModel | None,
+    topics: Sequence[str] | None,
+    logits: tuple[Matrix, Matrix],
+    table: tuple[OutcomeTable, OutcomeTable],
+    features: Floats,
+    cost: Matrix,
+    shares: tuple[float, ...],
+) -> tuple[TopicBlend | None, dict[str, float]]:
+    """Choose how much of the differences between candidates the topic decides: least regret on validation rows.
+
+    ``logits`` and ``table`` are of the training and of the validation rows, the other arrays of the latter.
+    """
+    train, validation = table
+    if topics is None or model is None or len(train.candidates) < 2:
+        return None, {}
+    means = topic_means(topics, model.labels, train.quality.astype(np.float64), _sigmoid(logits[0]))
+    quality = validation.quality.astype(np.float64)
+    columns, complete = _judged_on(quality, cost, validation.cost_usd)
+    losses = {}
+    for share in shares:
+        predicted = _sigmoid(TopicBlend(model, means, share).apply(features, logits[1]))
+        if complete.sum() >= _LEAST_COMPLETE:
+            cells = np.ix_(complete, columns)
+            losses[share] = regret(predicted[cells], cost[cells], quality[cells], validation.cost_usd[cells])
+        else:
+            losses[share] = _brier(predicted, quality)
+    share = min(losses, key=lambda s: losses[s])
+    return TopicBlend(model, means, share), {f"{share:g}": loss for share, loss in losses.items()}
+
+
+def _judged_on(quality: Matrix, cost: Matrix, true_cost: Matrix) -> tuple[NDArray[np.intp], Mask]:
+    """Return the candidates known on nearly all rows (all of them, if that leaves fewer than two), and the rows."""
+    known = np.isfinite(quality) & np.isfinite(cost) & np.isfinite(true_cost)
+    columns = main_pool(known)
+    return columns, known[:, columns].all(axis=1)
+
+
+def main_pool(known: Mask) -> NDArray[np.intp]:
+    """Return the columns that are known on at least nine rows of ten; all columns, where those are fewer than two."""
+    columns = np.flatnonzero(known.mean(axis=0) >= 0.9)
+    return columns if len(columns) > 1 else np.arange(known.shape[1])
+
+
+def _tokens_per_character(input_tokens: Matrix, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ratio of sums, so that total input cost comes out right."""
+    known = np.isfinite(input_tokens)
+    characters = (known * lengths[:, None]).sum(axis=0)
+    tokens = np.where(known, input_tokens, 0.0).sum(axis=0)
+    return np.where((characters > 0) & (tokens > 0), tokens / np.maximum(characters, 1), 0.25)
+
+
+def _brier(predicted: Matrix, quality: Matrix) -> float:
+    """Mean over candidates of the mean squared error on observed rows."""
+    observed = np.isfinite(quality)
+    error = np.where(observed, predicted - np.where(observed, quality, 0.0), 0.0)
+    return float(((error**2).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)).mean())
+
+
+def _sigmoid(logits: Matrix) -> Matrix:
+    result: Matrix = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return result
+

@@ -1,0 +1,132 @@
+"""Write ONNX graphs node by node: names, constants, operators; and check the result.
+
+Knows nothing of what is computed; that is :mod:`training.export`. Entry point: :class:`GraphWriter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, ML_OPSET, IR_VERSION = 18, 3, 9
+
+
+class GraphWriter:
+    """A graph in the making.
+
+    Parameters
+    ----------
+    source : str
+        Name of the one input, float32 of shape (N, width).
+    width : int
+    """
+
+    def __init__(self, source: str, width: int) -> None:
+        self.source = source
+        self._width = width
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._n_names = 0
+
+    def constant(self, values: NDArray[np.generic] | Sequence[float] | float, dtype: Any = np.float32) -> str:
+        """Add an array and return its name."""
+        name = self._name("c")
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)), name))
+        return name
+
+    def scalar(self, value: float) -> str:
+        """Add a number of no dimension, as ``Clip`` wants its bounds, and return its name."""
+        name = self._name("c")
+        self._constants.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output and return the output's name."""
+        name = self._name("t")
+        self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def clip(self, value: str, low: float, high: float) -> str:
+        """Add a ``Clip``."""
+        return self.add("Clip", value, self.scalar(low), self.scalar(high))
+
+    def include(self, model: Any, source: str, output: str) -> str:
+        """Copy a converted model into this graph.
+
+        Parameters
+        ----------
+        model : onnx.ModelProto
+            With one input.
+        source : str
+            What its input becomes.
+        output : str
+            Its output to use.
+
+        Returns
+        -------
+        str
+            The output's name in this graph; everything else the model computes is left out.
+        """
+        prefix = self._name("m") + "."
+        graph = model.graph
+        renamed = {graph.input[0].name: source, "": ""}
+
+        def name_of(name: str) -> str:
+            return renamed.setdefault(name, prefix + name)
+
+        needed = {output}
+        kept = []
+        for node in reversed(graph.node):
+            if needed & set(node.output):
+                needed |= set(node.input)
+                kept.append(node)
+        for tensor in graph.initializer:
+            if tensor.name in needed:
+                copy = onnx.TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = name_of(tensor.name)
+                self._constants.append(copy)
+        for node in reversed(kept):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = ""
+            copy.input[:] = [name_of(name) for name in node.input]
+            copy.output[:] = [name_of(name) for name in node.output]
+            self._nodes.append(copy)
+        return name_of(output)
+
+    def finish(self, outputs: dict[str, str], width: int) -> bytes:
+        """Return the file.
+
+        Parameters
+        ----------
+        outputs : dict of str to str
+            Public name to the name within the graph; each float32 of shape (N, width).
+        width : int
+        """
+        for public, inner in outputs.items():
+            self._nodes.append(helper.make_node("Identity", [inner], [public]))
+        graph = helper.make_graph(
+            self._nodes,
+            "turnout",
+            [helper.make_tensor_value_info(self.source, TensorProto.FLOAT, ["N", self._width])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]) for name in outputs],
+            self._constants,
+        )
+        domains = {node.domain for node in self._nodes}
+        opsets = [helper.make_opsetid("", OPSET)]
+        if "ai.onnx.ml" in domains:
+            opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="turnout")
+        onnx.checker.check_model(model)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+    def _name(self, kind: str) -> str:
+        self._n_names += 1
+        return f"{kind}{self._n_names}"

@@ -1,0 +1,319 @@
+"""Labelled prompts in, a bundle out: the whole of training, top to bottom, in :func:`train`.
+
+Load → split → fit (embed, fit, choose, calibrate) → export → verify → evaluate what the graphs say → write. What is measured is
+what serves: the report is made from the exported graphs with the policy code of the router.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.bundle import parity, write
+from router.domain import Policy
+from router.features import FEATURE_SCHEMA
+from router.manifest import Column, Manifest
+from router.predictors import QUALITY_FILE, TOKENS_FILE, Predictor
+from router.pricing import expected_cost_usd
+from routing_data import OutcomeTable, implied_prices, merge, read, split
+from training import parity as parity_texts
+from training.card import card_of
+from training.errors import NotEnoughData
+from training.evaluate import Report, Rows, evaluate
+from training.export import quality_graph, tokens_graph, verify
+from training.fitting import PARTS, Fitted, fit, main_pool
+from training.operating import choose_points, choose_presets
+from training.settings import Settings
+
+REPORT_FILE, CARD_FILE = "report.json", "CARD.md"
+_VERIFIED_ROWS = 512
+_VERSIONS = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run made.
+
+    Parameters
+    ----------
+    directory : Path
+        The bundle.
+    manifest : Manifest
+    report : dict
+        As in ``report.json``.
+    """
+
+    directory: Path
+    manifest: Manifest
+    report: Report
+
+
+def train(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+    advance: Callable[[int], None] | None = None,
+) -> Trained:
+    """Train a bundle.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Outcome tables, merged.
+    out : Path
+        The bundle's folder, ``models/NAME/VERSION`` or ``models/NAME``.
+    settings : Settings
+    overwrite : bool, default=False
+        Replace what is there.
+    tell, advance : callable, optional
+        For a progress display: the name of each stage as it begins; how many prompts were embedded.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    TrainingError
+        Too little data, or the export differs from the estimators.
+    routing_data.DataError
+        A table cannot be read.
+    FileExistsError
+        ``out`` is there and ``overwrite`` is False.
+    """
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another version or pass --overwrite")
+    tell("load")
+    table = load(paths, settings.candidates)
+    parts = split(table.groups, asdict(settings.split), settings.seed)
+    prices = implied_prices(table)
+
+    fitted = fit(table, parts, prices, settings, tell, advance)
+
+    tell("export")
+    files = export(fitted)
+
+    tell("evaluate")
+    rows = rows_of(table, fitted, files)
+    report, presets = judge(rows, parts, settings)
+    if settings.refit:
+        tell("refit")
+        fitted = fit(table, np.where(parts == "test", "train", parts), prices, settings, tell)
+        files = export(fitted)
+
+    tell("write")
+    name, version = (out.parent.name, out.name) if out.parent.name != "models" else (out.name, _today())
+    report = {
+        "name": name,
+        "version": version,
+        "simulated": table.simulated,
+        "data": [asdict(source) for source in table.sources],
+        "parts": {part: int((parts == part).sum()) for part in PARTS},
+        "selection": fitted.selection,
+        "refit": settings.refit,
+        "presets_chosen": {n: {"kind": p.kind, "value": p.value} for n, p in presets.items()},
+        **report,
+    }
+    manifest = _manifest(name, version, table, parts, fitted, presets, report, settings)
+    predictor = Predictor(files, fitted.encoder.encoder.dim, len(table.candidates))
+    files = {
+        **files,
+        **fitted.encoder.encoder.files(),
+        "parity.npz": parity(fitted.encoder.encoder, predictor, parity_texts.TEXTS),
+        REPORT_FILE: (json.dumps(_finite(report), indent=1, ensure_ascii=False) + "\n").encode(),
+        CARD_FILE: card_of(manifest, report).encode(),
+    }
+    manifest = write(out, manifest, files, overwrite=overwrite)
+    return Trained(out, manifest, report)
+
+
+def load(paths: Sequence[Path], candidates: Sequence[str] = ()) -> OutcomeTable:
+    """Read and merge tables, and keep the candidates that match any of the globs (all, without globs).
+
+    Raises
+    ------
+    NotEnoughData
+        No candidate matches, or no prompt has an outcome of those that do.
+    """
+    table = merge([read(path) for path in paths])
+    if candidates:
+        kept = [name for name in table.candidates if any(fnmatchcase(name, glob) for glob in candidates)]
+        if not kept:
+            raise NotEnoughData(f"no candidate matches {', '.join(candidates)}; there are {', '.join(table.candidates)}")
+        table = table.select(candidates=kept)
+    observed = np.isfinite(table.quality).any(axis=1)
+    if not observed.any():
+        raise NotEnoughData("no prompt has an observed quality")
+    return table if observed.all() else table.select(observed)
+
+
+def export(fitted: Fitted) -> dict[str, bytes]:
+    """Return both graphs, verified against the estimators on real rows; raises ExportMismatch."""
+    dim, columns = fitted.encoder.encoder.dim, fitted.encoder.columns
+    files = {
+        QUALITY_FILE: quality_graph(fitted.quality, dim),
+        TOKENS_FILE: tokens_graph(fitted.tokens, columns, dim),
+    }
+    verify(files, fitted.quality, fitted.tokens, columns, fitted.features[:_VERIFIED_ROWS])
+    return files
+
+
+def rows_of(table: OutcomeTable, fitted: Fitted, files: dict[str, bytes]) -> Rows:
+    """Return what the graphs say of every row of the table, beside what happened."""
+    predictor = Predictor(files, fitted.encoder.encoder.dim, len(table.candidates))
+    said = predictor.predict(fitted.features)
+    lengths = np.array([len(prompt) for prompt in table.prompts], np.float32)
+    known = fitted.tokens.known
+    tokens = np.where(known, said["output_tokens"], np.float32("nan"))
+    input_tokens = (lengths[:, None] * fitted.tokens_per_character).astype(np.float32)
+    return Rows(
+        candidates=table.candidates,
+        predicted=said["quality"].astype(np.float64),
+        predicted_cost=expected_cost_usd(fitted.prices, input_tokens, tokens),
+        output_tokens=tokens.astype(np.float64),
+        output_tokens_p90=np.where(known, said["output_tokens_p90"], np.nan).astype(np.float64),
+        quality=table.quality.astype(np.float64),
+        cost_usd=table.cost_usd,
+        true_output_tokens=table.output_tokens,
+        tasks=table.tasks,
+        groups=table.groups,
+    )
+
+
+def judge(rows: Rows, parts: NDArray[np.str_], settings: Settings) -> tuple[Report, dict[str, Policy]]:
+    """Choose operating points on validation rows and measure on test rows.
+
+    The pool whose decisions are measured is every candidate, or those observed on nearly all rows, where others were
+    observed on only a part; then the report has both, the smaller pool first and the whole under ``all_candidates``.
+    Validation rows here are the validation and the calibration part together: neither taught an estimator.
+
+    Parameters
+    ----------
+    rows : Rows
+        Every row of the table.
+    parts : ndarray of shape (n,), str
+    settings : Settings
+
+    Returns
+    -------
+    report : dict
+        See :func:`training.evaluate.evaluate`, with ``training_mean_quality`` and ``points``.
+    presets : dict of str to Policy
+        Empty where deciding cannot be measured.
+    """
+    observed = np.isfinite(rows.quality)
+    train = parts == "train"
+    train_mean = np.nanmean(np.where(observed, rows.quality, np.nan)[train], axis=0)
+    known = observed & np.isfinite(rows.predicted_cost) & np.isfinite(rows.cost_usd)
+    everything = np.arange(len(rows.candidates))
+    pool = main_pool(known) if known.any() else everything
+
+    report, presets = _judge_pool(rows.columns(pool), parts, train_mean[pool], settings)
+    if len(pool) < len(everything):
+        whole, _ = _judge_pool(rows, parts, _comparable_mean(rows, train), settings)
+        report = {**report, "all_candidates": whole}
+    report["training_mean_quality"] = dict(zip(rows.candidates, train_mean.tolist(), strict=True))
+    return report, presets
+
+
+def _judge_pool(
+    rows: Rows, parts: NDArray[np.str_], train_mean: NDArray[np.float64], settings: Settings
+) -> tuple[Report, dict[str, Policy]]:
+    chosen_on = rows.select(((parts == "validation") | (parts == "calibration")) & rows.complete)
+    best_single = int(np.argmax(train_mean))
+    points, presets = None, {}
+    if len(chosen_on.tasks) and len(rows.candidates) > 1:
+        arrays = (chosen_on.predicted, chosen_on.predicted_cost, chosen_on.quality, chosen_on.cost_usd)
+        points = choose_points(*arrays, best_single)
+        presets = choose_presets(*arrays, best_single)
+    test = rows.select(parts == "test")
+    report = evaluate(test, points, presets, best_single, settings.evaluation.n_resamples, settings.seed)
+    return {**report, "points": None if points is None else asdict(points)}, presets
+
+
+def _comparable_mean(rows: Rows, train: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean quality on the training rows where all were observed: means over different prompts do not compare."""
+    complete = train & rows.complete
+    mean: NDArray[np.float64] = np.nanmean(rows.quality[complete if complete.any() else train], axis=0)
+    return mean
+
+
+def _manifest(
+    name: str,
+    version: str,
+    table: OutcomeTable,
+    parts: NDArray[np.str_],
+    fitted: Fitted,
+    presets: dict[str, Policy],
+    report: Report,
+    settings: Settings,
+) -> Manifest:
+    config = asdict(settings)
+    n_observed = np.isfinite(table.quality[parts == "train"]).sum(axis=0)
+    sources = [
+        {**{key: value for key, value in asdict(source).items() if key != "path"}} for source in table.sources
+    ]
+    fingerprint = hashlib.sha256(
+        json.dumps([[s["sha256"] for s in sources], list(table.candidates), config], sort_keys=True).encode()
+    ).hexdigest()
+    return Manifest(
+        name=name,
+        version=version,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        candidates=tuple(
+            Column(
+                candidate,
+                float(fitted.tokens_per_character[j]),
+                bool(fitted.tokens.known[j]),
+                int(n_observed[j]),
+                fitted.prices[j],
+            )
+            for j, candidate in enumerate(table.candidates)
+        ),
+        encoder_tier=fitted.encoder.encoder.tier,
+        feature_schema=FEATURE_SCHEMA,
+        dim=fitted.encoder.encoder.dim,
+        presets=presets,
+        metrics={
+            "test": report["metrics"],
+            "best_single": report.get("best_single"),
+            "training_mean_quality": report["training_mean_quality"],
+            "points": report["points"],
+            "points_of": list(report["candidates"]),
+        },
+        training={
+            "fingerprint": fingerprint,
+            "config": config,
+            "data": sources,
+            "simulated": table.simulated,
+            "versions": {"python": platform.python_version(), **{p: version_of(p) for p in _VERSIONS}},
+        },
+    )
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y.%m.%d")
+
+
+def _finite(value: object) -> object:
+    """Make a value JSON can hold: not-finite numbers become null."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,244 @@
+"""The configuration of a training run: one TOML, one frozen object.
+
+Every key has a default, so no file is needed. An unknown key is an error that names the nearest known one; a value
+out of range names what was expected. Entry point: :func:`read_settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import cast, get_type_hints
+
+from training.errors import InvalidSettings
+
+KINDS = ("mlp", "logistic", "ridge", "boosting")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """Shares of the prompt groups per part; they sum to 1.
+
+    ``train`` fits, ``validation`` chooses, ``calibration`` calibrates, ``test`` is looked at once.
+    """
+
+    train: float = 0.6
+    validation: float = 0.1
+    calibration: float = 0.1
+    test: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalSettings:
+    """The learned table of the lexical encoder.
+
+    Parameters
+    ----------
+    n_columns : int
+        Columns found by truncated SVD.
+    min_prompts : int
+        A bucket needs this many training prompts to get a row.
+    """
+
+    n_columns: int = 128
+    min_prompts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """Topics learned from the ``task`` column, where the data has one.
+
+    Parameters
+    ----------
+    min_prompts : int
+        A task with fewer training prompts joins its parent (``a/b`` joins ``a``), then the rest.
+    shares : tuple of float
+        Tried on validation: how much of the differences between candidates comes from the estimator rather than from
+        the topic; 1 ignores topics.
+    """
+
+    min_prompts: int = 150
+    shares: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """The quality and token estimators.
+
+    Parameters
+    ----------
+    kinds : tuple of str
+        Fitted and compared on validation, with their average when there are several.
+    hidden, n_nets, epochs, min_steps, batch : int
+        Of the networks: units, how many are averaged, passes over the data, least optimiser steps, rows per step.
+    dropout, feature_dropout, learning_rate, weight_decay : float
+    """
+
+    kinds: tuple[str, ...] = ("mlp", "logistic")
+    hidden: int = 192
+    n_nets: int = 4
+    epochs: int = 30
+    min_steps: int = 600
+    batch: int = 256
+    dropout: float = 0.4
+    feature_dropout: float = 0.25
+    learning_rate: float = 0.002
+    weight_decay: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How the report is made."""
+
+    n_resamples: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One training run.
+
+    Parameters
+    ----------
+    seed : int
+        Of the split, the networks and the bootstrap.
+    encoder : {'lexical', 'minilm'}
+    encoder_dir : str
+        Folder made by ``turnout encoder export``; needed by ``minilm``.
+    candidates : tuple of str
+        Globs; empty keeps every candidate.
+    refit : bool
+        After measuring, fit once more with the test rows among the training rows. The report stays the one measured
+        before.
+    """
+
+    seed: int = 0
+    encoder: str = "lexical"
+    encoder_dir: str = ""
+    candidates: tuple[str, ...] = ()
+    refit: bool = False
+    split: SplitSettings = field(default_factory=SplitSettings)
+    lexical: LexicalSettings = field(default_factory=LexicalSettings)
+    topics: TopicSettings = field(default_factory=TopicSettings)
+    heads: HeadSettings = field(default_factory=HeadSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+def read_settings(path: str | os.PathLike[str] | None) -> Settings:
+    """Read the settings of a run.
+
+    Parameters
+    ----------
+    path : path-like or None
+        A TOML file; None gives the defaults.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    InvalidSettings
+        The file cannot be read, or a key or value in it cannot be.
+    """
+    if path is None:
+        return Settings()
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise InvalidSettings(f"{path}: cannot be read as TOML: {exc}") from exc
+    return settings_of(document, str(path))
+
+
+def settings_of(document: Mapping[str, object], where: str) -> Settings:
+    """Make settings of a parsed document; raises InvalidSettings, whose messages begin with ``where``."""
+    settings = cast(Settings, _section(Settings, document, where))
+    _check(settings, where)
+    return settings
+
+
+def _section(kind: type[object], document: Mapping[str, object], where: str) -> object:
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    values: dict[str, object] = {}
+    for key, value in document.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+            raise InvalidSettings(f"{where}: unknown key {key!r}; the nearest known key is {near!r}")
+        values[key] = _value(hints[key], value, f"{where}: {key}")
+    return kind(**values)
+
+
+def _value(expected: object, value: object, where: str) -> object:
+    if isinstance(expected, type) and expected.__module__ == __name__:
+        if not isinstance(value, dict):
+            raise InvalidSettings(f"{where} must be a table, got {value!r}")
+        return _section(expected, value, where)
+    if expected in (tuple[str, ...], tuple[float, ...]):
+        item = str if expected == tuple[str, ...] else float
+        if not isinstance(value, list):
+            raise InvalidSettings(f"{where} must be a list, got {value!r}")
+        return tuple(_value(item, entry, where) for entry in value)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(expected, type) or type(value) is not expected:
+        raise InvalidSettings(f"{where} must be {getattr(expected, '__name__', expected)}, got {value!r}")
+    return value
+
+
+def _check(settings: Settings, where: str) -> None:
+    split, heads = settings.split, settings.heads
+    parts = (split.train, split.validation, split.calibration, split.test)
+    rules: tuple[tuple[bool, str, object, str], ...] = (
+        (settings.seed >= 0, "seed", settings.seed, "at least 0"),
+        (settings.encoder in ("lexical", "minilm"), "encoder", settings.encoder, "'lexical' or 'minilm'"),
+        (
+            settings.encoder != "minilm" or bool(settings.encoder_dir),
+            "encoder_dir",
+            settings.encoder_dir,
+            "the folder that 'turnout encoder export' made",
+        ),
+        (min(parts) > 0 and math.isclose(sum(parts), 1.0, abs_tol=1e-6), "split", parts, "four shares above 0, sum 1"),
+        (settings.lexical.n_columns >= 1, "lexical.n_columns", settings.lexical.n_columns, "at least 1"),
+        (settings.lexical.min_prompts >= 2, "lexical.min_prompts", settings.lexical.min_prompts, "at least 2"),
+        (settings.topics.min_prompts >= 2, "topics.min_prompts", settings.topics.min_prompts, "at least 2"),
+        (
+            bool(settings.topics.shares) and all(0 <= share <= 1 for share in settings.topics.shares),
+            "topics.shares",
+            settings.topics.shares,
+            "at least one number, each in [0, 1]",
+        ),
+        (
+            bool(heads.kinds) and set(heads.kinds) <= set(KINDS) and len(set(heads.kinds)) == len(heads.kinds),
+            "heads.kinds",
+            heads.kinds,
+            f"one or more of {', '.join(KINDS)}, each once",
+        ),
+        (
+            min(heads.hidden, heads.n_nets, heads.epochs, heads.min_steps, heads.batch) >= 1,
+            "heads",
+            (heads.hidden, heads.n_nets, heads.epochs, heads.min_steps, heads.batch),
+            "hidden, n_nets, epochs, min_steps, batch at least 1",
+        ),
+        (
+            0 <= heads.dropout < 1 and 0 <= heads.feature_dropout < 1,
+            "heads.dropout, heads.feature_dropout",
+            (heads.dropout, heads.feature_dropout),
+            "in [0, 1)",
+        ),
+        (heads.learning_rate > 0, "heads.learning_rate", heads.learning_rate, "above 0"),
+        (heads.weight_decay >= 0, "heads.weight_decay", heads.weight_decay, "at least 0"),
+        (
+            settings.evaluation.n_resamples >= 50,
+            "evaluation.n_resamples",
+            settings.evaluation.n_resamples,
+            "at least 50",
+        ),
+    )
+    for holds, key, value, expected in rules:
+        if not holds:
+            raise InvalidSettings(f"{where}: {key} must be {expected}, got {value!r}")

@@ -1,0 +1,152 @@
+"""Topics: which kinds of question there are, and how good each candidate is at each.
+
+The differences between candidates are far smaller than the noise of one graded answer; averaged over a topic they
+show. So the data's ``task`` column (where there is one) teaches a classifier, and each candidate's mean quality per
+topic is what its difference from the other candidates is shrunk towards. Entry points: :func:`topics_of`,
+:class:`TopicModel`, :class:`TopicBlend`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from router.domain import Floats
+
+REST = "rest"
+_PRIOR_PROMPTS = 20.0
+#: Qualities this near 0 or 1 are not told apart when turned into logits.
+EDGE = 1e-3
+
+
+def topics_of(tasks: Sequence[str], min_prompts: int) -> tuple[str, ...] | None:
+    """Merge tasks that are too small to learn anything from.
+
+    Parameters
+    ----------
+    tasks : sequence of n str
+        ``"a/b"`` is a part of ``"a"``.
+    min_prompts : int
+        A smaller task becomes its parent; what is still smaller becomes the rest.
+
+    Returns
+    -------
+    tuple of n str, or None
+        None where fewer than two topics remain.
+    """
+    topics = list(tasks)
+    while True:
+        sizes = Counter(topics)
+        merged = [
+            topic if sizes[topic] >= min_prompts else (topic.rpartition("/")[0] or REST) for topic in topics
+        ]
+        if merged == topics:
+            break
+        topics = merged
+    return tuple(topics) if len(set(topics)) > 1 else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopicModel:
+    """A linear classifier on features.
+
+    Parameters
+    ----------
+    labels : tuple of K str
+    weights : ndarray of shape (dim, K), float32
+    bias : ndarray of shape (K,), float32
+    """
+
+    labels: tuple[str, ...]
+    weights: Floats
+    bias: Floats
+
+    def predict(self, features: Floats) -> NDArray[np.float64]:
+        """Return topic probabilities, shape (n, K)."""
+        logits = (features @ self.weights + self.bias).astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+        return result
+
+
+def fit_topics(features: Floats, topics: Sequence[str]) -> TopicModel:
+    """Fit the classifier on dense features, for encoders without topic columns of their own."""
+    model = LogisticRegression(C=0.02, max_iter=100, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, np.asarray(topics))
+    coefficients, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn then keeps one row: the logit of the second class
+        coefficients, bias = np.vstack([-coefficients, coefficients]) / 2, np.concatenate([-bias, bias]) / 2
+    labels = tuple(str(label) for label in model.classes_)
+    return TopicModel(labels, coefficients.T.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopicBlend:
+    """Shrink differences between candidates towards those of the topic.
+
+    Parameters
+    ----------
+    model : TopicModel
+    means : ndarray of shape (K, m), float64, in (0, 1)
+        Mean quality per topic and candidate.
+    share : float in [0, 1]
+        What is kept of the estimator's own differences; 1 ignores topics.
+    """
+
+    model: TopicModel
+    means: NDArray[np.float64]
+    share: float
+
+    def apply(self, features: Floats, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return blended logits, shape (n, m): the mean over candidates stays the estimator's."""
+        topical = logit_of(self.model.predict(features) @ self.means)
+        own, other = self.mixing(logits.shape[1])
+        return logits @ own + topical @ other
+
+    def mixing(self, n_candidates: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the two (m, m) matrices that blend the estimator's logits and the topic's."""
+        average = np.full((n_candidates, n_candidates), 1.0 / n_candidates)
+        identity = np.eye(n_candidates)
+        own = self.share * identity + (1 - self.share) * average
+        return own, (1 - self.share) * (identity - average)
+
+
+def topic_means(
+    topics: Sequence[str], labels: Sequence[str], quality: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the mean quality per topic and candidate.
+
+    Parameters
+    ----------
+    topics : sequence of n str
+    labels : sequence of K str
+    quality : ndarray of shape (n, m), in [0, 1]
+        NaN where unobserved.
+    predicted : ndarray of shape (n, m), in [0, 1]
+        What an estimator says of the same rows; its mean is the prior where few outcomes were observed.
+
+    Returns
+    -------
+    ndarray of shape (K, m), float64, in [EDGE, 1 - EDGE]
+    """
+    member = (np.asarray(topics)[None, :] == np.asarray(labels)[:, None]).astype(np.float64)
+    observed = ~np.isnan(quality)
+    prior = (member @ predicted) / np.maximum(member.sum(axis=1, keepdims=True), 1)
+    total = member @ np.where(observed, quality, 0.0) + _PRIOR_PROMPTS * prior
+    return np.clip(total / (member @ observed + _PRIOR_PROMPTS), EDGE, 1 - EDGE)
+
+
+def logit_of(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ln(p / (1 - p)), with p kept within [EDGE, 1 - EDGE]."""
+    clipped = np.clip(probability, EDGE, 1 - EDGE)
+    result: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    return result
