@@ -188,9 +188,9 @@ _WRITERS: Mapping[type, Callable[[GraphWriter, Any, Columns, int], str]] = {
 
 
 def _blend(graph: GraphWriter, blend: TopicBlend, logits: str) -> str:
-    own, other = blend.mixing(blend.means.shape[1])
     if blend.share == 1:
         return logits
+    own, other = blend.mixing()
     topic_logits = graph.add(
         "Gemm", INPUT, graph.constant(blend.model.weights), graph.constant(blend.model.bias)
     )

@@ -222,18 +222,20 @@ def _choose_blend(
     if topics is None or model is None or len(train.candidates) < 2:
         return None, {}
     means = topic_means(topics, model.labels, train.quality.astype(np.float64), _sigmoid(logits[0]))
+    anchors = np.zeros(len(train.candidates), bool)
+    anchors[main_pool(np.isfinite(train.quality))] = True
     quality = validation.quality.astype(np.float64)
     columns, complete = _judged_on(quality, cost, validation.cost_usd)
     losses = {}
     for share in shares:
-        predicted = _sigmoid(TopicBlend(model, means, share).apply(features, logits[1]))
+        predicted = _sigmoid(TopicBlend(model, means, share, anchors).apply(features, logits[1]))
         if complete.sum() >= _LEAST_COMPLETE:
             cells = np.ix_(complete, columns)
             losses[share] = regret(predicted[cells], cost[cells], quality[cells], validation.cost_usd[cells])
         else:
             losses[share] = _brier(predicted, quality)
     share = min(losses, key=lambda s: losses[s])
-    return TopicBlend(model, means, share), {f"{share:g}": loss for share, loss in losses.items()}
+    return TopicBlend(model, means, share, anchors), {f"{share:g}": loss for share, loss in losses.items()}
 
 
 def _judged_on(quality: Matrix, cost: Matrix, true_cost: Matrix) -> tuple[NDArray[np.intp], Mask]:

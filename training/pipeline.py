@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from router.bundle import parity, write
 from router.domain import Policy
@@ -96,6 +97,19 @@ def train(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another version or pass --overwrite")
+    # Small products, and often other work on the machine: more threads only wait for each other.
+    with threadpool_limits(limits=1):
+        return _train(paths, out, settings, overwrite, tell, advance)
+
+
+def _train(
+    paths: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    overwrite: bool,
+    tell: Callable[[str], None],
+    advance: Callable[[int], None] | None,
+) -> Trained:
     tell("load")
     table = load(paths, settings.candidates)
     parts = split(table.groups, asdict(settings.split), settings.seed)

@@ -100,22 +100,25 @@ class TopicBlend:
         Mean quality per topic and candidate.
     share : float in [0, 1]
         What is kept of the estimator's own differences; 1 ignores topics.
+    anchors : ndarray of shape (m,), bool
+        Candidates whose mean is the level that differences are measured from: those observed nearly everywhere.
     """
 
     model: TopicModel
     means: NDArray[np.float64]
     share: float
+    anchors: NDArray[np.bool_]
 
     def apply(self, features: Floats, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return blended logits, shape (n, m): the mean over candidates stays the estimator's."""
+        """Return blended logits, shape (n, m): the mean over anchors stays the estimator's."""
         topical = logit_of(self.model.predict(features) @ self.means)
-        own, other = self.mixing(logits.shape[1])
+        own, other = self.mixing()
         return logits @ own + topical @ other
 
-    def mixing(self, n_candidates: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def mixing(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the two (m, m) matrices that blend the estimator's logits and the topic's."""
-        average = np.full((n_candidates, n_candidates), 1.0 / n_candidates)
-        identity = np.eye(n_candidates)
+        average = np.repeat(self.anchors[:, None] / self.anchors.sum(), len(self.anchors), axis=1)
+        identity = np.eye(len(self.anchors))
         own = self.share * identity + (1 - self.share) * average
         return own, (1 - self.share) * (identity - average)
 
