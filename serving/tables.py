@@ -142,12 +142,12 @@ def sha256(value: object) -> str:
     return value
 
 
-def read(cls: type[T], raw: object, at: str, problems: list[str]) -> T | None:
+def read(kind: type[T], raw: object, at: str, problems: list[str]) -> T | None:
     """Make one dataclass of one table.
 
     Parameters
     ----------
-    cls : type
+    kind : type
         The dataclass that describes the table.
     raw : object
         What the TOML reader gave.
@@ -158,14 +158,14 @@ def read(cls: type[T], raw: object, at: str, problems: list[str]) -> T | None:
 
     Returns
     -------
-    cls or None
+    kind or None
         None when the table, or a part of it, has a problem.
     """
     if not isinstance(raw, dict):
         problems.append(f"{at}: expected a table, got {shown(at, raw)}")
         return None
     n_before = len(problems)
-    known = {f.name: f for f in fields(cls) if f.metadata}
+    known = {f.name: f for f in fields(kind) if f.metadata}
     problems.extend(_unknown(key, known, at) for key in raw if key not in known)
     values: dict[str, Any] = {}
     for key, described_by in known.items():
@@ -174,7 +174,7 @@ def read(cls: type[T], raw: object, at: str, problems: list[str]) -> T | None:
             values[key] = _value(described_by.metadata, raw[key], where, problems)
         elif described_by.default is MISSING and described_by.default_factory is MISSING:
             problems.append(f"{where}: missing; {described_by.metadata['help']}")
-    return cls(**values) if len(problems) == n_before else None
+    return kind(**values) if len(problems) == n_before else None
 
 
 def _value(metadata: Mapping[str, Any], raw: object, at: str, problems: list[str]) -> object:
@@ -220,9 +220,9 @@ def shown(at: str, value: object) -> str:
     return written if len(written) <= 80 else f"{written[:77]}..."
 
 
-def described(cls: type[Described], at: str = "") -> Iterator[Row]:
+def described(kind: type[Described], at: str = "") -> Iterator[Row]:
     """Yield the reference table of a dataclass and all its tables, in the order of the file."""
-    for f in fields(cls):
+    for f in fields(kind):
         metadata = f.metadata
         where = f"{at}.{f.name}" if at else f.name
         if "table" in metadata:
