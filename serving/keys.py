@@ -87,7 +87,11 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[Key], *, allow_anonymous: bool = False) -> None:
-        self._principals = {bytes.fromhex(key.sha256): Principal(key.name, tuple(key.models)) for key in keys}
+        # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
+        self._principals = {
+            bytes.fromhex(key.sha256): Principal(key.name, () if "*" in key.models else tuple(key.models))
+            for key in keys
+        }
         self._is_open = allow_anonymous and not keys
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:

@@ -83,3 +83,9 @@ def test_globs_say_what_a_key_may_ask_for(ring: KeyRing) -> None:
     assert bob.may_use("gpt-4o") and bob.may_use("auto")
     assert not bob.may_use("auto:price") and not bob.may_use("GPT-4o") and not bob.may_use("my-gpt-4o")
     assert ANONYMOUS.may_use("whatever")
+
+
+def test_a_star_is_no_limit() -> None:
+    ring = KeyRing([Key("a", digest_of(ALICE), ("gpt-*", "*"))])
+    principal = ring.authenticate([(b"api-key", ALICE.encode())])
+    assert principal.models == () and principal.may_use("anything")
