@@ -57,8 +57,8 @@ def _explain(decision: Decision) -> None:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("candidate")
-    for heading in ("quality", "90 %", "cost USD", "p90 USD"):
+    table.add_column("candidate", no_wrap=True)
+    for heading in ("quality", "90 %", "cost USD"):
         table.add_column(heading, justify="right")
     table.add_column("")
     rank = {name: i for i, name in enumerate(decision.ranking)}
@@ -77,6 +77,6 @@ def _cells(forecast: Forecast, *, is_choice: bool) -> tuple[str, ...]:
         name,
         "?" if forecast.quality is None else f"{forecast.quality:.2f}",
         interval,
-        *("?" if usd is None else f"{usd:.6f}" for usd in (forecast.cost_usd, forecast.cost_usd_p90)),
+        "?" if forecast.cost_usd is None else f"{forecast.cost_usd:.6f}",
         note,
     )
