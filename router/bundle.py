@@ -17,10 +17,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.arrays import read_arrays, write_arrays
 from router.domain import Floats, Predictions
@@ -48,6 +49,16 @@ class Bundle:
     manifest: Manifest
     encoder: Encoder
     predictor: Predictor
+    _tokens_per_character: Floats = field(init=False, repr=False, compare=False)
+    _without_tokens: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Lay out once what every prediction needs."""
+        columns = self.manifest.candidates
+        rates = np.array([column.input_tokens_per_character for column in columns], np.float32)
+        unknown = np.array([not column.knows_output_tokens for column in columns])
+        object.__setattr__(self, "_tokens_per_character", rates)
+        object.__setattr__(self, "_without_tokens", unknown if unknown.any() else None)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Predict quality and tokens of n texts for the bundle's own candidates.
@@ -61,20 +72,17 @@ class Bundle:
         Predictions
             Columns in the manifest's order; ``input_tokens`` estimated from the length of the text alone.
         """
-        columns = self.manifest.candidates
         outputs = self.predictor.predict(self.encoder.encode(texts))
-        unknown = [not column.knows_output_tokens for column in columns]
-        if any(unknown):
+        if self._without_tokens is not None:
             for name in TOKENS_OUTPUTS:
-                outputs[name] = np.where(unknown, np.float32("nan"), outputs[name])
-        rates = np.array([column.input_tokens_per_character for column in columns], np.float32)
+                outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
         lengths = np.array([len(text) for text in texts], np.float32)
         return Predictions(
-            candidates=tuple(column.name for column in columns),
+            candidates=self.manifest.names,
             quality=outputs["quality"],
             quality_low=outputs["quality_low"],
             quality_high=outputs["quality_high"],
-            input_tokens=lengths[:, None] * rates,
+            input_tokens=lengths[:, None] * self._tokens_per_character,
             output_tokens=outputs["output_tokens"],
             output_tokens_p90=outputs["output_tokens_p90"],
         )

@@ -97,6 +97,11 @@ class Manifest:
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Candidate names in column order."""
+        return tuple(column.name for column in self.candidates)
+
     def to_json(self) -> bytes:
         """Write the manifest, keys in a fixed order; a number that is not finite becomes null."""
         document = {

@@ -77,8 +77,32 @@ def expected_cost_usd(
     ndarray of shape (n, m), float64
         USD; NaN where the price or a token count is unknown.
     """
-    unknown = float("nan")
-    input_price = np.array([unknown if p is None else p.input_usd_per_mtok for p in prices], np.float64)
-    output_price = np.array([unknown if p is None else p.output_usd_per_mtok for p in prices], np.float64)
-    cost: NDArray[np.float64] = (input_tokens * input_price + output_tokens * output_price) / TOKENS_PER_PRICE_UNIT
-    return cost
+    return PriceRows.of(prices).cost_usd(input_tokens, output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRows:
+    """The prices of m candidates as two rows, made once for many requests.
+
+    Parameters
+    ----------
+    input_usd_per_token, output_usd_per_token : ndarray of shape (m,), float64
+        NaN where unknown.
+    """
+
+    input_usd_per_token: NDArray[np.float64]
+    output_usd_per_token: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, prices: Sequence[Price | None]) -> PriceRows:
+        """Lay out prices in column order."""
+        unknown = float("nan")
+        return cls(
+            np.array([unknown if p is None else p.input_usd_per_mtok for p in prices]) / TOKENS_PER_PRICE_UNIT,
+            np.array([unknown if p is None else p.output_usd_per_mtok for p in prices]) / TOKENS_PER_PRICE_UNIT,
+        )
+
+    def cost_usd(self, input_tokens: Floats, output_tokens: Floats) -> NDArray[np.float64]:
+        """Price predicted calls; see :func:`expected_cost_usd`."""
+        cost: NDArray[np.float64] = input_tokens * self.input_usd_per_token + output_tokens * self.output_usd_per_token
+        return cost

@@ -26,7 +26,7 @@ from router.domain import (
 )
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.policy import DEFAULT_PRESETS, Mask, Matrix, check, dominated, eligible, rank
-from router.pricing import expected_cost_usd
+from router.pricing import PriceRows
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
@@ -84,7 +84,9 @@ class Router:
         self._like = tuple(b if b != c.name else None for b, c in zip(borrowed, self.candidates, strict=True))
         self._columns = np.array([position.get(b, 0) if b else 0 for b in borrowed], np.intp)
         self._known = np.array([b is not None for b in borrowed], bool)
-        self._prices = [c.price for c in self.candidates]
+        self._names = tuple(c.name for c in self.candidates)
+        self._all_known = bool(self._known.all())
+        self._prices = PriceRows.of([c.price for c in self.candidates])
         self._tokens_per_character = np.array(
             [
                 columns[i].input_tokens_per_character if known else DEFAULT_TOKENS_PER_CHARACTER
@@ -117,13 +119,13 @@ class Router:
         lengths = np.array([p.shape.n_characters for p in asked], np.float32)
         callers = np.array([p.shape.max_output_tokens or np.inf for p in asked], np.float32)
         limit = np.minimum(callers[:, None], self._output_limit)
-        pick = self._columns
 
         def columns(values: Floats) -> Floats:
-            return np.where(self._known, values[:, pick], np.float32("nan"))
+            picked: Floats = values[:, self._columns]
+            return picked if self._all_known else np.where(self._known, picked, np.float32("nan"))
 
         return Predictions(
-            candidates=tuple(c.name for c in self.candidates),
+            candidates=self._names,
             quality=columns(raw.quality),
             quality_low=columns(raw.quality_low),
             quality_high=columns(raw.quality_high),
@@ -183,7 +185,7 @@ class Router:
             prompt = Prompt.of(prompt)
 
         predictions = self.predict([prompt])
-        cost = expected_cost_usd(self._prices, predictions.input_tokens, predictions.output_tokens)
+        cost = self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens)
         excluded = self._excluded(prompt, predictions, cost, constraints)
         allowed = np.array([[why is None for why in excluded]])
         if not allowed.any():
@@ -191,7 +193,7 @@ class Router:
         latency = self._latency(latency_s, predictions)
         order = rank(predictions.quality, cost, rule, allowed=allowed, latency_s=latency)[0]
 
-        ranking = tuple(self.candidates[i].name for i in order if excluded[i] is None)
+        ranking = tuple(self._names[i] for i in order.tolist() if excluded[i] is None)
         pointless = _dominated(predictions.quality, cost, allowed)
         forecasts = self._forecasts(predictions, cost, pointless, excluded)
         binding, reason = _explain(rule, forecasts[order[0]], len(ranking))
@@ -228,7 +230,7 @@ class Router:
     def _forecasts(
         self, predictions: Predictions, cost: Matrix, pointless: Mask, excluded: Sequence[str | None]
     ) -> tuple[Forecast, ...]:
-        p90 = expected_cost_usd(self._prices, predictions.input_tokens, predictions.output_tokens_p90)
+        p90 = self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens_p90)
         matrices = (
             predictions.quality,
             predictions.quality_low,
