@@ -20,13 +20,11 @@ from router.arrays import read_arrays, write_arrays
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
 from router.features import clip
-from router.surface import N_SURFACE, surface_counts
+from router.surface import N_SURFACE, SURFACE_LIMIT, surface_counts
 
 ENCODER_FILE = "encoder.npz"
 N_BUCKET_BITS = 18
 N_BUCKETS = 1 << N_BUCKET_BITS
-#: Standardised surface counts are cut here, so that an odd text cannot throw the predictors far off.
-SURFACE_LIMIT = 5.0
 
 Buckets = NDArray[np.uint32]
 
@@ -113,7 +111,7 @@ class LexicalEncoder:
     @property
     def dim(self) -> int:
         """Table columns and surface counts together."""
-        return self.table.shape[1] + N_SURFACE
+        return int(self.table.shape[1]) + N_SURFACE
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the features of n texts, shape (n, dim), float32."""

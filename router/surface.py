@@ -55,6 +55,8 @@ NAMES: tuple[str, ...] = (
     *(f"log_phrase_{i}" for i in range(len(_PHRASES))),
 )
 N_SURFACE = len(NAMES)
+#: Encoders cut standardised counts here, so that an odd text cannot throw the predictors far off.
+SURFACE_LIMIT = 5.0
 _N_CLASSES = len(_CLASSES)
 _IS_LOG = np.array([name.startswith("log_") for name in NAMES])
 
@@ -68,7 +70,7 @@ def _class_matrix() -> Floats:
 
 _CLASS_OF_BYTE = _class_matrix()
 _IS_DIGIT = _CLASS_OF_BYTE[:, 0] > 0
-_IS_BULLET = np.isin(np.arange(256), list(b"-*+"))
+_IS_BULLET = np.array([chr(code) in "-*+" for code in range(256)])
 _IS_WORD = _CLASS_OF_BYTE[:, [1, 2, 11]].any(axis=1)
 
 

@@ -50,7 +50,8 @@ class Ramps:
 
     def __call__(self, x: Matrix) -> Matrix:
         """Evaluate at x, shape (n, m)."""
-        return self.start + (np.maximum(x[:, :, None] - self.knots, 0) * self.slopes).sum(axis=2)
+        value: Matrix = self.start + (np.maximum(x[:, :, None] - self.knots, 0) * self.slopes).sum(axis=2)
+        return value
 
     @classmethod
     def through(cls, points: list[tuple[Vector, Vector]]) -> Ramps:

@@ -40,8 +40,9 @@ def card_of(manifest: Manifest, report: dict[str, Any]) -> str:
     lines = [
         f"# {manifest.id}",
         "",
-        f"Predicts, for a prompt, the quality and the output tokens of {len(manifest.candidates)} candidates; the router "
-        f"turns that into a choice. Encoder tier: {manifest.encoder_tier}. No text of the training data is in it.",
+        f"Predicts, for a prompt, the quality and the output tokens of {len(manifest.candidates)} candidates; the "
+        f"router turns that into a choice. Encoder tier: {manifest.encoder_tier}. No text of the training data is in "
+        "it.",
         "",
     ]
     if report["simulated"]:
@@ -59,13 +60,25 @@ def card_of(manifest: Manifest, report: dict[str, Any]) -> str:
         n = report["all_candidates"].get("n_complete", 0)
         lines += ["", f"All {len(manifest.candidates)} candidates, on the {n:,} test prompts all were observed on:", ""]
         lines += _measures(report["all_candidates"])
-    lines += ["", "## Presets", "", "| preset | policy | quality | quality − best single | saving |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "## Presets",
+        "",
+        "| preset | policy | quality | quality − best single | saving |",
+        "|---|---|---|---|---|",
+    ]
     for name, preset in report.get("presets", {}).items():
         lines.append(
             f"| {name} | {preset['kind']} {preset['value']:g} | {_interval(preset['quality'])} | "
             f"{_interval(preset['quality_minus_best_single'])} | {_interval(preset['saving'])} |"
         )
-    lines += ["", "## Candidates", "", "| candidate | labelled prompts | AUC | calibration error |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "## Candidates",
+        "",
+        "| candidate | labelled prompts | AUC | calibration error |",
+        "|---|---|---|---|",
+    ]
     measured = {**report.get("all_candidates", {}).get("candidates", {}), **report["candidates"]}
     for column in manifest.candidates:
         entry = measured.get(column.name, {})
@@ -78,10 +91,10 @@ def card_of(manifest: Manifest, report: dict[str, Any]) -> str:
         "",
         "- It knows the kinds of prompt it was trained on; elsewhere its predictions drift towards averages, and the "
         "intervals, which were measured on rows like the training rows, do not widen for it.",
-        "- Quality means what the labels meant: mostly whether a short answer was right. It says nothing of style, safety or "
-        "long conversations.",
-        "- Candidates change behind their names; prices do too, and are not part of a bundle (`reference_price` is what the "
-        "evaluation used).",
+        "- Quality means what the labels meant: mostly whether a short answer was right. It says nothing of style, "
+        "safety or long conversations.",
+        "- Candidates change behind their names; prices do too, and are not part of a bundle (`reference_price` is "
+        "what the evaluation used).",
         "- A candidate observed on few kinds of prompt is predicted on the others by analogy with the rest.",
         "",
     ]

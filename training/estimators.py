@@ -1,9 +1,9 @@
 """Quality estimators: features in, one logit per candidate out; NaN in the labels means unobserved.
 
-The contract is scikit-learn's (``fit``, ``decision_function``); columns are candidates, and a quality may lie anywhere in
-[0, 1]. ``mlp`` learns all candidates jointly, so that one with few labels leans on the others; the other kinds are one
-scikit-learn estimator per candidate, fitted on the rows where it was observed. :data:`KINDS` is the table of them;
-which one is used is chosen on validation rows by :mod:`training.fitting`.
+The contract is scikit-learn's (``fit``, ``decision_function``); columns are candidates, and a quality may lie anywhere
+in [0, 1]. ``mlp`` learns all candidates jointly, so that one with few labels leans on the others; the other kinds are
+one scikit-learn estimator per candidate, fitted on the rows where it was observed. :data:`KINDS` is the table of
+them; which one is used is chosen on validation rows by :mod:`training.fitting`.
 """
 
 from __future__ import annotations

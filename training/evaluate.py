@@ -1,8 +1,8 @@
 """Measure what a bundle predicts and decides on rows it was not fitted on, with a bootstrap interval for each measure.
 
-It reads predictions (the bundle's own, out of its graphs) and outcomes; it fits and chooses nothing: operating points are
-given. Resamples draw whole groups. Measures of deciding need every candidate's quality and cost, so they use the rows
-where all of the pool's candidates were observed; measures of predicting use each candidate's observed rows.
+It reads predictions (the bundle's own, out of its graphs) and outcomes; it fits and chooses nothing: operating points
+are given. Resamples draw whole groups. Measures of deciding need every candidate's quality and cost, so they use the
+rows where all of the pool's candidates were observed; measures of predicting use each candidate's observed rows.
 Entry point: :func:`evaluate`.
 """
 
@@ -65,8 +65,8 @@ class Rows:
             quality=self.quality[kept],
             cost_usd=self.cost_usd[kept],
             true_output_tokens=self.true_output_tokens[kept],
-            tasks=[self.tasks[i] for i in kept],
-            groups=[self.groups[i] for i in kept],
+            tasks=[self.tasks[i] for i in kept.tolist()],
+            groups=[self.groups[i] for i in kept.tolist()],
         )
 
     def columns(self, kept: NDArray[np.intp]) -> Rows:
@@ -156,10 +156,16 @@ def resamples(groups: Sequence[str], n_resamples: int, seed: int) -> Weights:
 
 
 def summary(values: Vector) -> dict[str, float]:
-    """Return value (the first, of the plain rows) and the 2.5 % and 97.5 % quantiles of the others."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (np.nan, np.nan)
-    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+    """Return value (the first, of the plain rows) and a 95 % interval from the others.
+
+    The quantiles of the resamples are shifted so that their median is the value: a measure made of absolute values,
+    such as the calibration error, is larger in nearly every resample than in the rows themselves.
+    """
+    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if not len(drawn):
+        return {"value": value, "low": float("nan"), "high": float("nan")}
+    low, middle, high = np.quantile(drawn, (0.025, 0.5, 0.975))
+    return {"value": value, "low": float(value + low - middle), "high": float(value + high - middle)}
 
 
 def _predicting(report: Report, rows: Rows, weights: Weights) -> None:
@@ -190,9 +196,9 @@ def _predicting(report: Report, rows: Rows, weights: Weights) -> None:
     if slices:
         report["metrics"]["ece_largest_slice"] = {"value": max(slices), "low": None, "high": None}
     for name in ("cost_error", "p90_coverage"):
-        columns = [entry[name] for entry in report["candidates"].values() if name in entry]
-        if columns:
-            average = float(np.mean([abs(c["value"]) for c in columns]))
+        entries = [entry[name] for entry in report["candidates"].values() if name in entry]
+        if entries:
+            average = float(np.mean([abs(entry["value"]) for entry in entries]))
             report["metrics"][f"{name}_mean"] = {"value": average, "low": None, "high": None}
 
 
@@ -273,9 +279,7 @@ def _deciding(
     report["oracle"] = {"quality": float(oracle_quality[0])}
     report["curve"] = _points(dial, router)
     report["oracle_curve"] = _points(dial, oracle)
-    report["presets"] = {
-        name: _preset(rows, policy, weights, singles, best_single) for name, policy in presets.items()
-    }
+    report["presets"] = {name: _preset(rows, policy, weights, singles, best_single) for name, policy in presets.items()}
 
 
 def _curve(choices: NDArray[np.intp], rows: Rows, weights: Weights) -> tuple[Matrix, Matrix]:
@@ -305,9 +309,7 @@ def _regrets(rows: Rows, choices: NDArray[np.intp], dial: tuple[float, ...], wei
     return {"regret": np.mean(ratios, axis=0)}
 
 
-def _preset(
-    rows: Rows, policy: Policy, weights: Weights, singles: tuple[Matrix, Matrix], best_single: int
-) -> Report:
+def _preset(rows: Rows, policy: Policy, weights: Weights, singles: tuple[Matrix, Matrix], best_single: int) -> Report:
     # Without measured latencies the router itself falls back on expected output tokens.
     latency = rows.output_tokens if policy.kind in _LATENCY_KINDS else None
     choice = choose(rows.predicted, rows.predicted_cost, policy, latency_s=latency)

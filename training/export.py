@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
 from router.predictors import INPUT, QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
-
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
 from training.estimators import Average, JointQuality, PerCandidate, QualityEstimator
@@ -191,9 +190,7 @@ def _blend(graph: GraphWriter, blend: TopicBlend, logits: str) -> str:
     if blend.share == 1:
         return logits
     own, other = blend.mixing()
-    topic_logits = graph.add(
-        "Gemm", INPUT, graph.constant(blend.model.weights), graph.constant(blend.model.bias)
-    )
+    topic_logits = graph.add("Gemm", INPUT, graph.constant(blend.model.weights), graph.constant(blend.model.bias))
     topical = _logit(
         graph, graph.add("MatMul", graph.add("Softmax", topic_logits, axis=1), graph.constant(blend.means))
     )

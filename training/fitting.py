@@ -242,7 +242,7 @@ def _judged_on(quality: Matrix, cost: Matrix, true_cost: Matrix) -> tuple[NDArra
     """Return the candidates known on nearly all rows (all of them, if that leaves fewer than two), and the rows."""
     known = np.isfinite(quality) & np.isfinite(cost) & np.isfinite(true_cost)
     columns = main_pool(known)
-    return columns, known[:, columns].all(axis=1)
+    return columns, np.asarray(known[:, columns].all(axis=1))
 
 
 def main_pool(known: Mask) -> NDArray[np.intp]:
@@ -269,4 +269,3 @@ def _brier(predicted: Matrix, quality: Matrix) -> float:
 def _sigmoid(logits: Matrix) -> Matrix:
     result: Matrix = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
     return result
-

@@ -2,8 +2,8 @@
 
 The rows are a truncated SVD of the tf-idf matrix of the training prompts, and, where the data names tasks, one
 further column per topic: the weights of a sparse multinomial regression. The columns of the latter are not for the
-quality estimators, since on training rows they know too much. Inference is :class:`router.lexical.LexicalEncoder`, which
-also does all the reading of texts here. Entry point: :func:`fit_lexical`.
+quality estimators, since on training rows they know too much. Inference is :class:`router.lexical.LexicalEncoder`,
+which also does all the reading of texts here. Entry point: :func:`fit_lexical`.
 """
 
 from __future__ import annotations

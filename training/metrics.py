@@ -1,8 +1,8 @@
 """The measures of a router, each defined once, on plain arrays.
 
 Every measure takes one or many weightings of the rows: a bootstrap resample is a weighting (how often each row was
-drawn), and the plain estimate is the weighting of ones. So weights have shape (b, n) and results (b,). Definitions follow
-the literature on learned routing; what is chosen on validation rows is chosen in :mod:`training.operating`.
+drawn), and the plain estimate is the weighting of ones. So weights have shape (b, n) and results (b,). Definitions
+follow the literature on learned routing; what is chosen on validation rows is chosen in :mod:`training.operating`.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def area(cost: NDArray[np.floating[Any]], quality: NDArray[np.floating[Any]], lo
     return float(np.trapezoid(np.interp(at, x, y), at) / (high - low))
 
 
-def naiq(
-    router: tuple[Matrix, Matrix], singles: tuple[Matrix, Matrix], oracle: tuple[Matrix, Matrix]
-) -> Vector:
+def naiq(router: tuple[Matrix, Matrix], singles: tuple[Matrix, Matrix], oracle: tuple[Matrix, Matrix]) -> Vector:
     """Return which part of the room between the hull of single candidates and the oracle a router fills.
 
     Parameters

@@ -91,7 +91,9 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         target = np.where(observed, y, 0.0).astype(np.float32)
         weight = observed.astype(np.float32)
         X = np.ascontiguousarray(X, np.float32)
-        self.layers_ = [self._fit_one(X, target, weight, np.random.default_rng([self.seed, i])) for i in range(self.n_nets)]
+        self.layers_ = [
+            self._fit_one(X, target, weight, np.random.default_rng([self.seed, i])) for i in range(self.n_nets)
+        ]
         return self
 
     def decision_function(self, X: Floats) -> NDArray[np.float64]:
@@ -103,7 +105,7 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         return result
 
     def _fit_one(self, X: Floats, target: Floats, weight: Floats, rng: np.random.Generator) -> Layers:
-        n, n_targets = target.shape
+        n = len(target)
         parameters = self._start(X.shape[1], target, weight, rng)
         steps_per_epoch = -(-n // self.batch)
         epochs = max(self.epochs, -(-self.min_steps // steps_per_epoch))
@@ -122,7 +124,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
             mean = np.log(mean / (1 - mean))
 
         def normal(rows: int, columns: int, variance: float) -> Floats:
-            return (rng.standard_normal((rows, columns)) * np.sqrt(variance)).astype(np.float32)
+            drawn: Floats = (rng.standard_normal((rows, columns)) * np.sqrt(variance)).astype(np.float32)
+            return drawn
 
         return Layers(
             normal(n_features, self.hidden, 2 / max(n_features, 1)),
@@ -144,7 +147,13 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         # Both losses have this derivative with respect to the raw output.
         error = (output - target) * weight / np.float32(len(X))
         hidden_error = (error @ net.weights.T) * kept
-        return X.T @ hidden_error, hidden_error.sum(axis=0), active.T @ error, error.sum(axis=0)
+        gradients: tuple[Floats, ...] = (
+            X.T @ hidden_error,
+            hidden_error.sum(axis=0),
+            active.T @ error,
+            error.sum(axis=0),
+        )
+        return gradients
 
 
 def _mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator) -> Floats:

@@ -1,6 +1,7 @@
 """Operating points: the dial, and what is chosen with it on validation rows.
 
-The dial is ``willingness_to_pay_usd``; every choice goes through :mod:`router.policy`, so what is measured is what serves.
+The dial is ``willingness_to_pay_usd``; every choice goes through :mod:`router.policy`, so what is measured is what
+serves.
 Entry points: :func:`dial_of`, :func:`sweep`, :func:`choose_points` and :func:`choose_presets`.
 """
 

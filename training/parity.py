@@ -1,7 +1,7 @@
 """Texts for a bundle's self-test, written for this project: never rows of any data set.
 
-They cover what encoders treat differently: short and long, prose, numbers, options, code, LaTeX, lists, other scripts, an
-empty line, and one long enough to be cut.
+They cover what encoders treat differently: short and long, prose, numbers, options, code, LaTeX, lists, other scripts,
+an empty line, and one long enough to be cut.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEXTS: tuple[str, ...] = (
     "解释一下为什么天空是蓝色的。",
     "Q: Is a whale a fish?\nA: No.\nQ: Is a bat a bird?\nA:",
     "\n\n   \n",
-    "A patient reports three days of fever, a stiff neck and a rash. List the differential diagnosis, most urgent first, "
-    "and say which examination separates the first two.",
+    "A patient reports three days of fever, a stiff neck and a rash. List the differential diagnosis, most urgent first, and "
+    "say which examination separates the first two.",
     "The lighthouse keeper wrote one line every night. " * 200 + "How many words had the shortest line?",
 )

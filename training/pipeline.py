@@ -1,7 +1,7 @@
 """Labelled prompts in, a bundle out: the whole of training, top to bottom, in :func:`train`.
 
-Load → split → fit (embed, fit, choose, calibrate) → export → verify → evaluate what the graphs say → write. What is measured is
-what serves: the report is made from the exported graphs with the policy code of the router.
+Load → split → fit (embed, fit, choose, calibrate) → export → verify → evaluate what the graphs say → write. What is
+measured is what serves: the report is made from the exported graphs with the policy code of the router.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import version as version_of
@@ -111,7 +111,7 @@ def _train(
     advance: Callable[[int], None] | None,
 ) -> Trained:
     tell("load")
-    table = load(paths, settings.candidates)
+    table = _with_licence(load(paths, settings.candidates), settings)
     parts = split(table.groups, asdict(settings.split), settings.seed)
     prices = implied_prices(table)
 
@@ -147,7 +147,7 @@ def _train(
         **files,
         **fitted.encoder.encoder.files(),
         "parity.npz": parity(fitted.encoder.encoder, predictor, parity_texts.TEXTS),
-        REPORT_FILE: (json.dumps(_finite(report), indent=1, ensure_ascii=False) + "\n").encode(),
+        REPORT_FILE: (json.dumps(finite(report), indent=1, ensure_ascii=False) + "\n").encode(),
         CARD_FILE: card_of(manifest, report).encode(),
     }
     manifest = write(out, manifest, files, overwrite=overwrite)
@@ -166,12 +166,27 @@ def load(paths: Sequence[Path], candidates: Sequence[str] = ()) -> OutcomeTable:
     if candidates:
         kept = [name for name in table.candidates if any(fnmatchcase(name, glob) for glob in candidates)]
         if not kept:
-            raise NotEnoughData(f"no candidate matches {', '.join(candidates)}; there are {', '.join(table.candidates)}")
+            raise NotEnoughData(
+                f"no candidate matches {', '.join(candidates)}; there are {', '.join(table.candidates)}"
+            )
         table = table.select(candidates=kept)
-    observed = np.isfinite(table.quality).any(axis=1)
-    if not observed.any():
+    observed = np.flatnonzero(np.isfinite(table.quality).any(axis=1))
+    if not len(observed):
         raise NotEnoughData("no prompt has an observed quality")
-    return table if observed.all() else table.select(observed)
+    return table if len(observed) == len(table.prompt_ids) else table.select(observed)
+
+
+def _with_licence(table: OutcomeTable, settings: Settings) -> OutcomeTable:
+    """State the configured licence and attribution for sources that state none."""
+    sources = tuple(
+        replace(
+            source,
+            licence=source.licence or settings.licence or None,
+            attribution=source.attribution or settings.attribution or None,
+        )
+        for source in table.sources
+    )
+    return replace(table, sources=sources)
 
 
 def export(fitted: Fitted) -> dict[str, bytes]:
@@ -277,9 +292,7 @@ def _manifest(
 ) -> Manifest:
     config = asdict(settings)
     n_observed = np.isfinite(table.quality[parts == "train"]).sum(axis=0)
-    sources = [
-        {**{key: value for key, value in asdict(source).items() if key != "path"}} for source in table.sources
-    ]
+    sources = [{**{key: value for key, value in asdict(source).items() if key != "path"}} for source in table.sources]
     fingerprint = hashlib.sha256(
         json.dumps([[s["sha256"] for s in sources], list(table.candidates), config], sort_keys=True).encode()
     ).hexdigest()
@@ -322,12 +335,12 @@ def _today() -> str:
     return datetime.now(UTC).strftime("%Y.%m.%d")
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
     """Make a value JSON can hold: not-finite numbers become null."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

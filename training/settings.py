@@ -114,6 +114,8 @@ class Settings:
     refit : bool
         After measuring, fit once more with the test rows among the training rows. The report stays the one measured
         before.
+    licence, attribution : str
+        Of sources that do not state their own; they go into the manifest and the card.
     """
 
     seed: int = 0
@@ -121,6 +123,8 @@ class Settings:
     encoder_dir: str = ""
     candidates: tuple[str, ...] = ()
     refit: bool = False
+    licence: str = ""
+    attribution: str = ""
     split: SplitSettings = field(default_factory=SplitSettings)
     lexical: LexicalSettings = field(default_factory=LexicalSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)

@@ -72,7 +72,7 @@ def fit_tokens(features: Floats, tokens: Matrix, settings: HeadSettings, seed: i
     -------
     TokenModel
     """
-    known = np.isfinite(tokens).any(axis=0)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(tokens).any(axis=0))
     ones = np.ones(tokens.shape[1])
     if not known.any():
         return TokenModel(None, known, ones, ones)

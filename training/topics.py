@@ -44,9 +44,7 @@ def topics_of(tasks: Sequence[str], min_prompts: int) -> tuple[str, ...] | None:
     topics = list(tasks)
     while True:
         sizes = Counter(topics)
-        merged = [
-            topic if sizes[topic] >= min_prompts else (topic.rpartition("/")[0] or REST) for topic in topics
-        ]
+        merged = [topic if sizes[topic] >= min_prompts else (topic.rpartition("/")[0] or REST) for topic in topics]
         if merged == topics:
             break
         topics = merged
@@ -145,7 +143,8 @@ def topic_means(
     observed = ~np.isnan(quality)
     prior = (member @ predicted) / np.maximum(member.sum(axis=1, keepdims=True), 1)
     total = member @ np.where(observed, quality, 0.0) + _PRIOR_PROMPTS * prior
-    return np.clip(total / (member @ observed + _PRIOR_PROMPTS), EDGE, 1 - EDGE)
+    means: NDArray[np.float64] = np.clip(total / (member @ observed + _PRIOR_PROMPTS), EDGE, 1 - EDGE)
+    return means
 
 
 def logit_of(probability: NDArray[np.float64]) -> NDArray[np.float64]:
