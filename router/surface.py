@@ -71,7 +71,7 @@ def _class_matrix() -> Floats:
 _CLASS_OF_BYTE = _class_matrix()
 _IS_DIGIT = _CLASS_OF_BYTE[:, 0] > 0
 _IS_BULLET = np.array([chr(code) in "-*+" for code in range(256)])
-_IS_WORD = _CLASS_OF_BYTE[:, [1, 2, 11]].any(axis=1)
+_IS_WORD: NDArray[np.bool_] = _CLASS_OF_BYTE[:, [1, 2, 11]].sum(axis=1) > 0
 
 
 def surface_counts(texts: Sequence[str]) -> Floats:

@@ -1,8 +1,8 @@
 """Make an encoder of the minilm tier: a sentence-transformers model in, ONNX and a tokenizer out.
 
-Pooling and normalisation go into the graph, so that serving needs no torch. torch and sentence-transformers come with the
-``encoder`` extra and are imported inside. torch's TorchScript exporter is used: its successor needs a further package and
-writes graphs that onnxruntime refuses for these models. Entry point: :func:`export`.
+Pooling and normalisation go into the graph, so that serving needs no torch. torch and sentence-transformers come with
+the ``encoder`` extra and are imported inside. torch's TorchScript exporter is used: its successor needs a further
+package and writes graphs that onnxruntime refuses for these models. Entry point: :func:`export`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Rows the bundle was trained on would flatter it. Where the data is recognised as the bundle's own, only the rows held
 out from its training are used, unless asked otherwise. Operating points are the bundle's, if it was measured with the
-same pool of candidates; otherwise half of the groups choose them and the other half is scored. Entry point: :func:`measure`.
+same pool of candidates; otherwise half of the groups choose them and the other half is scored.
+Entry point: :func:`measure`.
 """
 
 from __future__ import annotations

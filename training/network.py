@@ -145,8 +145,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         if self.loss == "log":
             output = 1 / (1 + np.exp(-np.clip(output, -_EXPONENT_LIMIT, _EXPONENT_LIMIT)))
         # Both losses have this derivative with respect to the raw output.
-        error = (output - target) * weight / np.float32(len(X))
-        hidden_error = (error @ net.weights.T) * kept
+        error: Floats = ((output - target) * weight / len(X)).astype(np.float32)
+        hidden_error: Floats = (error @ net.weights.T) * kept
         gradients: tuple[Floats, ...] = (
             X.T @ hidden_error,
             hidden_error.sum(axis=0),

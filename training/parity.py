@@ -23,7 +23,8 @@ TEXTS: tuple[str, ...] = (
     "解释一下为什么天空是蓝色的。",
     "Q: Is a whale a fish?\nA: No.\nQ: Is a bat a bird?\nA:",
     "\n\n   \n",
-    "A patient reports three days of fever, a stiff neck and a rash. List the differential diagnosis, most urgent first, and "
+    "A patient reports three days of fever, a stiff neck and a rash. "
+    "List the differential diagnosis, most urgent first, and "
     "say which examination separates the first two.",
     "The lighthouse keeper wrote one line every night. " * 200 + "How many words had the shortest line?",
 )
