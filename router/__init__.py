@@ -6,13 +6,11 @@
 """
 
 from router.bundle import Bundle
+from router.decision import Counterfactual, Decision, Explanation, Forecast, Outlook
 from router.domain import (
     Candidate,
     Capabilities,
     Constraints,
-    Counterfactual,
-    Decision,
-    Forecast,
     Policy,
     Predictions,
     Price,
@@ -45,9 +43,11 @@ __all__ = [
     "Constraints",
     "Counterfactual",
     "Decision",
+    "Explanation",
     "Forecast",
     "InvalidPolicy",
     "NoEligibleCandidate",
+    "Outlook",
     "ParityFailed",
     "Policy",
     "Predictions",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from router.domain import Constraints, Decision, Policy
+from router.decision import Decision
+from router.domain import Constraints, Policy
 from router.errors import RouterError
 
 
@@ -62,7 +63,7 @@ def route(
     except RouterError as exc:
         raise click.ClickException(str(exc)) from exc
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(decision), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(dataclasses.asdict(decision.explain()), ensure_ascii=False, indent=2))
     else:
         show(decision)
 
@@ -97,30 +98,34 @@ def show(decision: Decision) -> None:
     console = Console()
     policy = decision.policy
     name = f"{policy.name} = " if policy.name else ""
-    table = Table(title=f"{decision.candidate}: {decision.reason}", caption=f"{name}{policy.kind} {policy.value:g}")
-    for heading in ("candidate", "quality", "90 %", "cost USD", "p90 USD", "quality / USD", ""):
-        table.add_column(heading, justify="left" if heading in ("candidate", "") else "right")
-    by_name = {f.candidate: f for f in decision.forecasts}
-    rest = [f.candidate for f in decision.forecasts if f.excluded_by is not None]
-    for rank, candidate in enumerate((*decision.ranking, *rest), start=1):
-        f = by_name[candidate]
-        interval = "?" if f.quality_low is None else f"{f.quality_low:.2f}–{f.quality_high:.2f}"
-        note = f"excluded: {f.excluded_by}" if f.excluded_by else ("dominated" if f.is_dominated else f"#{rank}")
-        label = f"{candidate} (like {f.like})" if f.like else candidate
+    table = Table(
+        title=f"{decision.candidate}: {decision.reason}",
+        caption=f"{name}{policy.kind} {policy.value:g}, bundle {decision.bundle}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("candidate", no_wrap=True)
+    for heading in ("quality", "90 %", "cost USD", "p90 USD"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    rank = {candidate: i for i, candidate in enumerate(decision.ranking)}
+    for f in sorted(decision.forecasts, key=lambda f: rank.get(f.candidate, len(rank))):
+        is_choice = f.candidate == decision.candidate
+        known_interval = f.quality_low is not None and f.quality_high is not None
         table.add_row(
-            f"[bold]{label}[/bold]" if rank == 1 else label,
+            f"{f.candidate} (like {f.like})" if f.like else f.candidate,
             _number(f.quality, ".3f"),
-            interval,
+            f"{f.quality_low:.2f}–{f.quality_high:.2f}" if known_interval else "?",
             _number(f.cost_usd, ".6f"),
             _number(f.cost_usd_p90, ".6f"),
-            _number(f.quality_per_usd, ",.0f"),
-            note,
+            "chosen" if is_choice else f.excluded_by or ("dominated" if f.is_dominated else ""),
+            style="bold" if is_choice else None,
         )
     console.print(table)
     for other in decision.counterfactuals:
         if other.candidate != decision.candidate and other.cost_change is not None:
             console.print(
-                f"  at threshold {other.threshold:.2f}: {other.candidate}, {other.cost_change:+.0%} cost",
+                f"  at threshold {other.threshold:.3f}: {other.candidate}, {other.cost_change:+.0%} cost",
                 highlight=False,
             )
 

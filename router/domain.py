@@ -1,7 +1,7 @@
 """The words of the router as frozen values: what goes in, what comes out.
 
 Nothing here computes; nothing here knows a network, a database or a clock. Start at :class:`Prompt`
-(what is asked), :class:`Candidate` (who may answer) and :class:`Decision` (who shall, and why).
+(what is asked) and :class:`Candidate` (who may answer); who shall answer, and why, is :mod:`router.decision`.
 """
 
 from __future__ import annotations
@@ -164,76 +164,3 @@ class Constraints:
 
 
 NO_CONSTRAINTS = Constraints()
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a decision says of one candidate; None is unknown, never zero.
-
-    ``excluded_by`` names the filter that removed it, or is None; ``is_dominated`` says that another eligible
-    candidate is at least as good for at most the same money.
-    """
-
-    candidate: str
-    like: str | None
-    quality: float | None
-    quality_low: float | None
-    quality_high: float | None
-    input_tokens: float | None
-    output_tokens: float | None
-    output_tokens_p90: float | None
-    cost_usd: float | None
-    cost_usd_p90: float | None
-    quality_per_usd: float | None
-    is_dominated: bool
-    excluded_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counterfactual:
-    """What another threshold would have chosen.
-
-    ``cost_change`` is relative to the decision's own choice (-0.62 is 62 % cheaper), None when unknown.
-    """
-
-    threshold: float
-    candidate: str
-    quality: float
-    cost_usd: float | None
-    cost_change: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Who shall answer, who next, and why.
-
-    Parameters
-    ----------
-    candidate : str
-        The choice, ``ranking[0]``.
-    ranking : tuple of str
-        Every eligible candidate, best first.
-    reason : str
-        One sentence for a person.
-    binding : str
-        The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
-        'none_clears_floor', 'latency', 'only_eligible'.
-    propensity : float
-        Probability, in (0, 1], with which this policy chooses this candidate here.
-    bundle : str
-        ``name@version`` of the bundle that predicted.
-    """
-
-    candidate: str
-    ranking: tuple[str, ...]
-    policy: Policy
-    reason: str
-    binding: str
-    propensity: float
-    bundle: str
-    forecasts: tuple[Forecast, ...]
-    counterfactuals: tuple[Counterfactual, ...]
-
-    def forecast(self, candidate: str) -> Forecast:
-        """Return what was predicted for one candidate, by name."""
-        return next(f for f in self.forecasts if f.candidate == candidate)

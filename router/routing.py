@@ -12,20 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from router.bundle import Bundle, load
-from router.domain import (
-    NO_CONSTRAINTS,
-    Candidate,
-    Constraints,
-    Counterfactual,
-    Decision,
-    Floats,
-    Forecast,
-    Policy,
-    Predictions,
-    Prompt,
-)
+from router.decision import Decision, Outlook, known
+from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
-from router.policy import DEFAULT_PRESETS, Mask, Matrix, check, dominated, eligible, rank
+from router.policy import DEFAULT_PRESETS, KINDS, Matrix, check, eligible, rank
 from router.pricing import PriceRows
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
@@ -186,17 +176,16 @@ class Router:
 
         predictions = self.predict([prompt])
         cost = self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens)
-        excluded = self._excluded(prompt, predictions, cost, constraints)
-        allowed = np.array([[why is None for why in excluded]])
+        outlook = self._outlook(prompt, predictions, cost, constraints)
+        allowed = np.array([[why is None for why in outlook.excluded_by]])
         if not allowed.any():
-            raise NoEligibleCandidate(dict(zip(predictions.candidates, map(str, excluded), strict=True)))
-        latency = self._latency(latency_s, predictions)
-        order = rank(predictions.quality, cost, rule, allowed=allowed, latency_s=latency)[0]
+            raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
+        latency = self._latency(latency_s, predictions) if KINDS[rule.kind][2] else None
+        order = rank(predictions.quality, cost, rule, allowed=allowed, latency_s=latency)[0].tolist()
 
-        ranking = tuple(self._names[i] for i in order.tolist() if excluded[i] is None)
-        pointless = _dominated(predictions.quality, cost, allowed)
-        forecasts = self._forecasts(predictions, cost, pointless, excluded)
-        binding, reason = _explain(rule, forecasts[order[0]], len(ranking))
+        first = order[0]
+        ranking = tuple(self._names[i] for i in order if outlook.excluded_by[i] is None)
+        binding, reason = _explain(rule, outlook.quality[first], len(ranking))
         return Decision(
             candidate=ranking[0],
             ranking=ranking,
@@ -205,79 +194,46 @@ class Router:
             binding=binding,
             propensity=1.0,
             bundle=self.bundle.manifest.id,
-            forecasts=forecasts,
-            counterfactuals=_counterfactuals(forecasts, forecasts[order[0]]),
+            like=self._like[first],
+            quality=known(outlook.quality[first]),
+            cost_usd=known(outlook.cost_usd[first]),
+            outlook=outlook,
         )
 
-    def _excluded(
-        self, prompt: Prompt, predictions: Predictions, cost: Matrix, constraints: Constraints
-    ) -> list[str | None]:
-        static = eligible(self.candidates, prompt.shape, constraints, predictions.input_tokens[0].tolist())
-        excluded = list(static)
-        for i, known in enumerate(self._known):
-            if excluded[i] is None and not known:
-                excluded[i] = "not_in_bundle"
-            elif excluded[i] is None and constraints.max_cost_usd is not None:
+    def _outlook(self, prompt: Prompt, predictions: Predictions, cost: Matrix, constraints: Constraints) -> Outlook:
+        input_tokens = predictions.input_tokens[0].tolist()
+        cost_usd = cost[0].tolist()
+        excluded = list(eligible(self.candidates, prompt.shape, constraints, input_tokens))
+        if not self._all_known:
+            for i in np.flatnonzero(~self._known).tolist():
+                excluded[i] = excluded[i] or "not_in_bundle"
+        if constraints.max_cost_usd is not None:
+            for i, usd in enumerate(cost_usd):
                 # `not <=` rather than `>`: an unknown cost (NaN) fails too.
-                excluded[i] = None if cost[0, i] <= constraints.max_cost_usd else "max_cost_usd"
-        return excluded
+                if excluded[i] is None and not usd <= constraints.max_cost_usd:
+                    excluded[i] = "max_cost_usd"
+        return Outlook(
+            candidates=self._names,
+            like=self._like,
+            excluded_by=excluded,
+            quality=predictions.quality[0].tolist(),
+            quality_low=predictions.quality_low[0].tolist(),
+            quality_high=predictions.quality_high[0].tolist(),
+            input_tokens=input_tokens,
+            output_tokens=predictions.output_tokens[0].tolist(),
+            output_tokens_p90=predictions.output_tokens_p90[0].tolist(),
+            cost_usd=cost_usd,
+            cost_usd_p90=self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens_p90)[0].tolist(),
+        )
 
     def _latency(self, latency_s: Mapping[str, float] | None, predictions: Predictions) -> Matrix:
         if not latency_s:
             return predictions.output_tokens.astype(np.float64)
-        return np.array([[latency_s.get(c.name, np.nan) for c in self.candidates]], np.float64)
-
-    def _forecasts(
-        self, predictions: Predictions, cost: Matrix, pointless: Mask, excluded: Sequence[str | None]
-    ) -> tuple[Forecast, ...]:
-        p90 = self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens_p90)
-        matrices = (
-            predictions.quality,
-            predictions.quality_low,
-            predictions.quality_high,
-            predictions.input_tokens,
-            predictions.output_tokens,
-            predictions.output_tokens_p90,
-            cost,
-            p90,
-        )
-        rows = zip(*(matrix[0].tolist() for matrix in matrices), strict=True)
-        forecasts = []
-        for i, row in enumerate(rows):
-            # NaN alone differs from itself; unknown is None from here on.
-            quality, low, high, n_input, n_output, n_output_p90, usd, usd_p90 = (
-                None if value != value else value for value in row
-            )
-            ratio = quality / usd if quality is not None and usd else None
-            forecasts.append(
-                Forecast(
-                    self.candidates[i].name,
-                    self._like[i],
-                    quality,
-                    low,
-                    high,
-                    n_input,
-                    n_output,
-                    n_output_p90,
-                    usd,
-                    usd_p90,
-                    ratio,
-                    bool(pointless[0, i]),
-                    excluded[i],
-                )
-            )
-        return tuple(forecasts)
+        return np.array([[latency_s.get(name, np.nan) for name in self._names]], np.float64)
 
 
-def _dominated(quality: Floats, burden: Matrix, allowed: Mask) -> Mask:
-    known = ~np.isnan(quality)
-    q = np.where(known, quality, 0.0).astype(np.float64)
-    return dominated(q, np.where(np.isnan(burden), np.inf, burden), allowed & known)
-
-
-def _explain(policy: Policy, choice: Forecast, n_eligible: int) -> tuple[str, str]:
+def _explain(policy: Policy, quality: float, n_eligible: int) -> tuple[str, str]:
     """Return the binding constraint and a sentence for a person."""
-    quality = choice.quality or 0.0
     if n_eligible == 1:
         return "only_eligible", "the only eligible candidate"
     if policy.kind == "willingness_to_pay_usd":
@@ -291,16 +247,3 @@ def _explain(policy: Policy, choice: Forecast, n_eligible: int) -> tuple[str, st
     if policy.kind == "latency":
         return "latency", f"fastest candidate predicted to reach {policy.value:g}"
     return "threshold", f"cheapest candidate predicted to reach {policy.value:g}"
-
-
-def _counterfactuals(forecasts: Sequence[Forecast], choice: Forecast) -> tuple[Counterfactual, ...]:
-    """Say whom a threshold policy would choose, at the highest threshold at which it still does."""
-    frontier = [
-        (f.quality, f.cost_usd, f.candidate)
-        for f in forecasts
-        if f.excluded_by is None and not f.is_dominated and f.quality is not None
-    ]
-    return tuple(
-        Counterfactual(quality, name, quality, usd, usd / choice.cost_usd - 1 if usd and choice.cost_usd else None)
-        for quality, usd, name in sorted(frontier, key=lambda f: f[0])
-    )

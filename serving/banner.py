@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from router import Decision, Forecast
+from router.commands import show
 from router.errors import RouterError
 from serving.state import State
 
@@ -43,40 +43,5 @@ def greet(state: State, port: int) -> None:
     except RouterError as error:
         click.echo(f"No candidate can be chosen by `auto`: {error}")
         return
-    _explain(decision)
-
-
-def _explain(decision: Decision) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    policy = decision.policy
-    table = Table(
-        title=f"One decision: {SAMPLE!r}",
-        caption=f"{policy.name} ({policy.kind} {policy.value:g}) → {decision.candidate}: {decision.reason}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("candidate", no_wrap=True)
-    for heading in ("quality", "90 %", "cost USD"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    rank = {name: i for i, name in enumerate(decision.ranking)}
-    for forecast in sorted(decision.forecasts, key=lambda f: rank.get(f.candidate, len(rank))):
-        is_choice = forecast.candidate == decision.candidate
-        table.add_row(*_cells(forecast, is_choice=is_choice), style="bold" if is_choice else None)
-    Console().print(table)
-
-
-def _cells(forecast: Forecast, *, is_choice: bool) -> tuple[str, ...]:
-    note = "chosen" if is_choice else forecast.excluded_by or ("dominated" if forecast.is_dominated else "")
-    name = f"{forecast.candidate} (like {forecast.like})" if forecast.like else forecast.candidate
-    low, high = forecast.quality_low, forecast.quality_high
-    interval = "?" if low is None or high is None else f"{low:.2f}–{high:.2f}"
-    return (
-        name,
-        "?" if forecast.quality is None else f"{forecast.quality:.2f}",
-        interval,
-        "?" if forecast.cost_usd is None else f"{forecast.cost_usd:.6f}",
-        note,
-    )
+    click.echo(f"One decision: {SAMPLE!r}")
+    show(decision)

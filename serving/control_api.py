@@ -9,12 +9,12 @@ Entry point: :func:`control_api`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from router import Candidate, Decision, Policy, Price
+from router import Candidate, Explanation, Policy, Price
 from router.domain import Capabilities
 from serving import fields
 from serving.deciding import decide, models_for
@@ -146,7 +146,7 @@ def control_api(gateway: Gateway) -> APIRouter:
         return Health("ready", gateway.ready().bundle_id)
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
-    async def route(request: Request, caller: Principal = asking) -> Decision:
+    async def route(request: Request, caller: Principal = asking) -> Explanation:
         """Decide, call nobody: the body of a chat completion, or just a prompt."""
         body = fields.document(await request.body())
         prompt = fields.optional(body, "prompt", str, "a string")
@@ -154,7 +154,9 @@ def control_api(gateway: Gateway) -> APIRouter:
             body["messages"] = [{"role": "user", "content": prompt}]
         body.setdefault("model", "auto")
         asked = parse(body, request.scope["headers"])
-        return decide(gateway.ready(), gateway.pool, caller, asked.model, asked.dials, asked.prompt)
+        said = decide(gateway.ready(), gateway.pool, caller, asked.model, asked.dials, asked.prompt).explain()
+        # What the key may not use does not exist for it.
+        return replace(said, forecasts=tuple(f for f in said.forecasts if caller.may_use(f.candidate)))
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key)
     async def models(caller: Principal = asking) -> Models:

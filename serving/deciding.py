@@ -64,7 +64,8 @@ def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Di
             _latency_s(state, pool) if policy.kind == "latency" else None,
         )
     except NoEligibleCandidate as error:
-        raise NoEligible(str(error), param="model") from error
+        seen = {name: why for name, why in error.excluded.items() if principal.may_use(name)}
+        raise NoEligible(str(NoEligibleCandidate(seen)), param="model") from error
 
 
 def models_for(state: State, principal: Principal) -> tuple[str, ...]:
@@ -120,6 +121,4 @@ def _unforeseen(state: State, name: str) -> Decision:
         binding="",
         propensity=1.0,
         bundle=state.bundle_id,
-        forecasts=(),
-        counterfactuals=(),
     )

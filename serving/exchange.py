@@ -10,7 +10,6 @@ import secrets
 import time
 
 from router import Decision, Policy
-from router.domain import Forecast
 from router.pricing import Usage, charge_usd
 from serving import logs
 from serving.errors import GatewayError
@@ -43,7 +42,6 @@ class Exchange:
         "call",
         "decision",
         "deployment",
-        "forecast",
         "id",
         "is_stream",
         "principal",
@@ -57,7 +55,6 @@ class Exchange:
         self.requested_model = ""
         self.is_stream = False
         self.decision: Decision | None = None
-        self.forecast: Forecast | None = None
         self.deployment: Deployment | None = None
         self.call: Call | None = None
         self.usage = Usage()
@@ -71,7 +68,6 @@ class Exchange:
         self._state = state
         self.requested_model = model
         self.decision = decision
-        self.forecast = next((f for f in decision.forecasts if f.candidate == decision.candidate), None)
 
     def headers(self) -> list[Header]:
         """Return the response headers that say who answers, why and at what cost; unknown ones are absent."""
@@ -85,11 +81,10 @@ class Exchange:
                 (b"x-turnout-bundle", self.decision.bundle.encode("latin-1", "replace")),
                 (b"x-turnout-policy", _said(self.decision.policy)),
             )
-        if self.forecast is not None:
-            if self.forecast.cost_usd is not None:
-                headers.append((b"x-turnout-expected-cost-usd", b"%.9f" % self.forecast.cost_usd))
-            if self.forecast.like is not None:
-                headers.append((b"x-turnout-like", self.forecast.like.encode("latin-1", "replace")))
+            if self.decision.cost_usd is not None:
+                headers.append((b"x-turnout-expected-cost-usd", b"%.9f" % self.decision.cost_usd))
+            if self.decision.like is not None:
+                headers.append((b"x-turnout-like", self.decision.like.encode("latin-1", "replace")))
         return headers
 
     def cost_usd(self) -> float | None:
@@ -145,7 +140,7 @@ class Exchange:
         self.settle(records, error.outcome, error.status)
 
     def _record(self, outcome: str, status: int, cost_usd: float | None) -> RequestRecord:
-        decision, forecast, call, usage = self.decision, self.forecast, self.call, self.usage
+        decision, call, usage = self.decision, self.call, self.usage
         return RequestRecord(
             id=self.id,
             time_unix_s=self._time_unix_s,
@@ -162,8 +157,8 @@ class Exchange:
             binding=decision.binding if decision else None,
             propensity=decision.propensity if decision else None,
             bundle=decision.bundle if decision else None,
-            predicted_quality=forecast.quality if forecast else None,
-            expected_cost_usd=forecast.cost_usd if forecast else None,
+            predicted_quality=decision.quality if decision else None,
+            expected_cost_usd=decision.cost_usd if decision else None,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_tokens=usage.cache_read_tokens,

@@ -21,7 +21,7 @@ def test_route_prints_the_choice_and_why(run):
     result = run("x" * 100, "--threshold", "0.75")
     assert result.exit_code == 0
     assert "medium: cheapest candidate predicted to reach 0.75" in result.output
-    assert "at threshold 0.90: large, +1385% cost" in result.output
+    assert "at threshold 0.900: large, +1385% cost" in result.output
 
 
 def test_route_as_json_is_the_whole_decision(run):

@@ -58,7 +58,7 @@ emulated = true
 def test_serve_greets_serves_reloads_and_ends(process: subprocess.Popen[str], tmp_path: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     greeting = ""
-    while "cheapest candidate" not in greeting:
+    while "at threshold" not in greeting:
         line = process.stdout.readline()
         assert line, process.stderr.read()
         greeting += line

@@ -1,0 +1,203 @@
+"""Who shall answer, and what was expected of everybody else.
+
+A :class:`Decision` is made for every request, so it holds what serving needs at once and the rest as bare columns
+(:class:`Outlook`); the rows a person reads (:class:`Forecast`, :class:`Counterfactual`) are made when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from router.domain import Policy
+from router.policy import dominated
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a decision says of one candidate; None is unknown, never zero.
+
+    ``excluded_by`` names the filter that removed it, or is None; ``is_dominated`` says that another eligible
+    candidate is at least as good for at most the same money.
+    """
+
+    candidate: str
+    like: str | None
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+    output_tokens_p90: float | None
+    cost_usd: float | None
+    cost_usd_p90: float | None
+    quality_per_usd: float | None
+    is_dominated: bool
+    excluded_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """What another threshold would have chosen.
+
+    ``cost_change`` is relative to the decision's own choice (-0.62 is 62 % cheaper), None when unknown.
+    """
+
+    threshold: float
+    candidate: str
+    quality: float
+    cost_usd: float | None
+    cost_change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Predictions for every candidate of a pool, as columns in the pool's order.
+
+    Parameters
+    ----------
+    candidates, like, excluded_by : sequences of m (str or None)
+    quality, quality_low, quality_high, input_tokens, output_tokens, output_tokens_p90 : sequences of m float
+        NaN where unknown.
+    cost_usd, cost_usd_p90 : sequences of m float
+        NaN where unknown.
+    """
+
+    candidates: Sequence[str]
+    like: Sequence[str | None]
+    excluded_by: Sequence[str | None]
+    quality: Sequence[float]
+    quality_low: Sequence[float]
+    quality_high: Sequence[float]
+    input_tokens: Sequence[float]
+    output_tokens: Sequence[float]
+    output_tokens_p90: Sequence[float]
+    cost_usd: Sequence[float]
+    cost_usd_p90: Sequence[float]
+
+    def forecasts(self) -> tuple[Forecast, ...]:
+        """Make one row per candidate."""
+        pointless = self._dominated()
+        return tuple(
+            Forecast(
+                name,
+                self.like[i],
+                known(self.quality[i]),
+                known(self.quality_low[i]),
+                known(self.quality_high[i]),
+                known(self.input_tokens[i]),
+                known(self.output_tokens[i]),
+                known(self.output_tokens_p90[i]),
+                known(self.cost_usd[i]),
+                known(self.cost_usd_p90[i]),
+                known(self.quality[i] / self.cost_usd[i]) if self.cost_usd[i] else None,
+                pointless[i],
+                self.excluded_by[i],
+            )
+            for i, name in enumerate(self.candidates)
+        )
+
+    def _dominated(self) -> list[bool]:
+        quality, cost = np.array([self.quality]), np.array([self.cost_usd])
+        allowed = np.array([[why is None for why in self.excluded_by]]) & ~np.isnan(quality)
+        found: list[bool] = dominated(np.nan_to_num(quality), np.nan_to_num(cost, nan=np.inf), allowed)[0].tolist()
+        return found
+
+
+def known(value: float) -> float | None:
+    """Return a number, or None for NaN."""
+    return None if value != value else value
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who shall answer, who next, and why.
+
+    Parameters
+    ----------
+    candidate : str
+        The choice, ``ranking[0]``.
+    ranking : tuple of str
+        Every eligible candidate, best first.
+    reason : str
+        One sentence for a person.
+    binding : str
+        The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
+        'none_clears_floor', 'latency', 'only_eligible'.
+    propensity : float
+        Probability, in (0, 1], with which this policy chooses this candidate here.
+    bundle : str
+        ``name@version`` of the bundle that predicted.
+    like : str or None
+        The bundle candidate whose predictions the choice borrows.
+    quality, cost_usd : float or None
+        Predicted of the choice.
+    outlook : Outlook or None
+        Predictions for the whole pool; None where the bundle could say nothing.
+    """
+
+    candidate: str
+    ranking: tuple[str, ...]
+    policy: Policy
+    reason: str
+    binding: str
+    propensity: float
+    bundle: str
+    like: str | None = None
+    quality: float | None = None
+    cost_usd: float | None = None
+    outlook: Outlook | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def forecasts(self) -> tuple[Forecast, ...]:
+        """What was predicted of every candidate, the ineligible too."""
+        return () if self.outlook is None else self.outlook.forecasts()
+
+    def forecast(self, candidate: str) -> Forecast:
+        """Return what was predicted of one candidate, by name."""
+        return next(f for f in self.forecasts if f.candidate == candidate)
+
+    @property
+    def counterfactuals(self) -> tuple[Counterfactual, ...]:
+        """Whom a threshold policy would choose, each at the highest threshold at which it still does."""
+        own = self.cost_usd
+        frontier = [
+            (f.quality, f.cost_usd, f.candidate)
+            for f in self.forecasts
+            if f.excluded_by is None and not f.is_dominated and f.quality is not None
+        ]
+        return tuple(
+            Counterfactual(quality, name, quality, usd, usd / own - 1 if usd is not None and own else None)
+            for quality, usd, name in sorted(frontier, key=lambda row: row[0])
+        )
+
+    def explain(self) -> Explanation:
+        """Return everything there is to say, ready to be written as JSON."""
+        return Explanation(
+            self.candidate,
+            self.ranking,
+            self.policy,
+            self.reason,
+            self.binding,
+            self.propensity,
+            self.bundle,
+            self.forecasts,
+            self.counterfactuals,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision with all its rows; the fields are those of :class:`Decision`."""
+
+    candidate: str
+    ranking: tuple[str, ...]
+    policy: Policy
+    reason: str
+    binding: str
+    propensity: float
+    bundle: str
+    forecasts: tuple[Forecast, ...]
+    counterfactuals: tuple[Counterfactual, ...]
