@@ -1,10 +1,11 @@
 """Calibration: what a logit is worth, and how sure that is; learned on rows used for nothing else.
 
-Per candidate one of four maps is chosen by cross-validated log loss, the simplest unless another is clearly better:
-``identity``, ``platt``, ``beta`` (both are sigmoid(a · ln p − b · ln(1 − p) + c), Platt with a = b) and ``isotonic``
-(piecewise linear in the logit). The interval is Wilson's for the mean quality of prompts scored alike, in bins of equal
-mass, interpolated. Every map is plain sums of ramps and logarithms, so :mod:`training.export` puts the very same
-numbers into the graph. Entry points: :func:`calibrate` and :class:`Calibration`.
+Per candidate one of three maps is chosen by cross-validated log loss, the simplest unless another is clearly better:
+``platt``, ``beta`` (both are sigmoid(a · ln p − b · ln(1 − p) + c), Platt with a = b) and ``isotonic`` (piecewise
+linear in the logit); with too few rows to learn from, ``identity``. The interval is Wilson's for the mean quality of
+prompts scored alike, in bins of equal mass, interpolated. Every map is plain sums of ramps and logarithms, so
+:mod:`training.export` puts the very same numbers into the graph. Entry points: :func:`calibrate`,
+:class:`Calibration`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from sklearn.isotonic import IsotonicRegression
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-METHODS = ("identity", "platt", "beta", "isotonic")
+METHODS = ("platt", "beta", "isotonic")
 N_KNOTS = 12
 _FOLDS = 5
 _LEAST_ROWS = 60
 _LEAST_ROWS_ISOTONIC = 1_000
 #: A more flexible map must lower the log loss by this many standard errors.
 _STANDARD_ERRORS = 1.0
+#: Pull of a Platt or beta map towards the identity: scores of averaged networks are nearly calibrated, and what a
+#: thousand rows say beyond that is half noise.
+_PRIOR = 25.0
 LOGIT_LIMIT = 12.0
 _Z90 = 1.6448536269514722
 _ROWS_PER_BIN = 100
@@ -73,7 +77,7 @@ class Calibration:
     Parameters
     ----------
     methods : tuple of m str
-        One of :data:`METHODS` each.
+        One of :data:`METHODS` each, or ``identity``.
     a, b, c : ndarray of shape (m,), float64
         Of ``sigmoid(a · ln p − b · ln(1 − p) + c)``, with p the sigmoid of the logit.
     isotonic : Ramps or None
@@ -148,7 +152,7 @@ def calibrate(logits: Matrix, quality: Matrix, seed: int) -> Calibration:
 
 
 def _choose(z: Vector, y: Vector, seed: int) -> str:
-    """Return the simplest method that no other beats clearly, by cross-validated log loss."""
+    """Return the simplest method that no other beats clearly, by cross-validated log loss; or ``identity``."""
     if len(z) < _LEAST_ROWS or y.min() == y.max():
         return "identity"
     folds = np.random.default_rng(seed).permutation(len(z)) % _FOLDS
@@ -158,7 +162,7 @@ def _choose(z: Vector, y: Vector, seed: int) -> str:
         fit, held_out = folds != fold, folds == fold
         for method in methods:
             losses[method][held_out] = _log_loss(_apply(method, z[fit], y[fit], z[held_out]), y[held_out])
-    best = "identity"
+    best = methods[0]
     for method in methods[1:]:
         gain = losses[best] - losses[method]
         if gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)):
@@ -169,15 +173,14 @@ def _choose(z: Vector, y: Vector, seed: int) -> str:
 def _apply(method: str, z: Vector, y: Vector, at: Vector) -> Vector:
     if method == "isotonic":
         return np.interp(at, *_isotonic_points(z, y))
-    a, b, c = _FITS[method](z, y) if method in _FITS else (1.0, 1.0, 0.0)
+    a, b, c = _FITS[method](z, y)
     return _sigmoid(-a * np.logaddexp(0, -at) + b * np.logaddexp(0, at) + c)
 
 
 def _platt(z: Vector, y: Vector) -> tuple[float, float, float]:
     def loss(parameters: Vector) -> float:
         a, c = parameters
-        # A prior worth one observation keeps separable labels from sending the slope to infinity.
-        return float(_log_loss(_sigmoid(a * z + c), y).sum() + (a - 1) ** 2 + c**2)
+        return float(_log_loss(_sigmoid(a * z + c), y).sum() + _PRIOR * ((a - 1) ** 2 + c**2))
 
     a, c = minimize(loss, (1.0, 0.0), method="L-BFGS-B", bounds=((0, None), (None, None))).x
     return float(a), float(a), float(c)
@@ -189,7 +192,7 @@ def _beta(z: Vector, y: Vector) -> tuple[float, float, float]:
     def loss(parameters: Vector) -> float:
         a, b, c = parameters
         fitted = _sigmoid(a * positive + b * negative + c)
-        return float(_log_loss(fitted, y).sum() + (a - 1) ** 2 + (b - 1) ** 2 + c**2)
+        return float(_log_loss(fitted, y).sum() + _PRIOR * ((a - 1) ** 2 / 2 + (b - 1) ** 2 / 2 + c**2))
 
     bounds = ((0, None), (0, None), (None, None))
     a, b, c = minimize(loss, (1.0, 1.0, 0.0), method="L-BFGS-B", bounds=bounds).x

@@ -7,6 +7,7 @@ Entry points: :func:`quality_graph`, :func:`tokens_graph` and :func:`verify`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -165,12 +166,15 @@ def _tree(graph: GraphWriter, member: Any, source: str, width: int) -> str:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
-    model = convert_sklearn(
-        member,
-        initial_types=[("rows", FloatTensorType([None, width]))],
-        options={"zipmap": False},
-        target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-    )
+    with warnings.catch_warnings():
+        # skl2onnx hands booleans to protobuf, which the pinned protobuf still takes.
+        warnings.filterwarnings("ignore", "Field onnx.AttributeProto.ints", DeprecationWarning)
+        model = convert_sklearn(
+            member,
+            initial_types=[("rows", FloatTensorType([None, width]))],
+            options={"zipmap": False},
+            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+        )
     probabilities = graph.include(model, source, model.graph.output[1].name)
     return _logit(graph, graph.add("Gather", probabilities, graph.constant(np.array([1]), np.int64), axis=1))
 

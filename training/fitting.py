@@ -31,6 +31,7 @@ PARTS = ("train", "validation", "calibration", "test")
 _LEAST_ROWS: Mapping[str, int] = {"train": 50, "validation": 20, "calibration": 20}
 #: Least complete validation rows for judging by decisions rather than by squared error.
 _LEAST_COMPLETE = 50
+_NEARLY = 0.002
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,7 +235,8 @@ def _choose_blend(
             losses[share] = regret(predicted[cells], cost[cells], quality[cells], validation.cost_usd[cells])
         else:
             losses[share] = _brier(predicted, quality)
-    share = min(losses, key=lambda s: losses[s])
+    # Where it hardly matters, let the prompt itself say more.
+    share = max(s for s, loss in losses.items() if loss <= min(losses.values()) * (1 + _NEARLY))
     return TopicBlend(model, means, share, anchors), {f"{share:g}": loss for share, loss in losses.items()}
 
 

@@ -147,13 +147,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         # Both losses have this derivative with respect to the raw output.
         error: Floats = ((output - target) * weight / len(X)).astype(np.float32)
         hidden_error: Floats = (error @ net.weights.T) * kept
-        gradients: tuple[Floats, ...] = (
-            X.T @ hidden_error,
-            hidden_error.sum(axis=0),
-            active.T @ error,
-            error.sum(axis=0),
-        )
-        return gradients
+        gradients = (X.T @ hidden_error, hidden_error.sum(axis=0), active.T @ error, error.sum(axis=0))
+        return tuple(np.asarray(gradient, np.float32) for gradient in gradients)
 
 
 def _mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator) -> Floats:

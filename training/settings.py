@@ -62,7 +62,7 @@ class TopicSettings:
         the topic; 1 ignores topics.
     """
 
-    min_prompts: int = 150
+    min_prompts: int = 60
     shares: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 1.0)
 
 
