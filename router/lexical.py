@@ -131,15 +131,23 @@ class LexicalEncoder:
         if not len(rows):
             return rows, np.zeros(0, np.float32)
         rows.sort()
-        first = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))
-        counts = np.diff(first, append=len(rows)).astype(np.float32)
-        rows = rows[first]
+        # Where a run of equal rows ends, and by difference how long it is; numpy's own names for this cost more.
+        ends = np.empty(len(rows), np.bool_)
+        ends[-1] = True
+        np.not_equal(rows[1:], rows[:-1], out=ends[:-1])
+        last = ends.nonzero()[0]
+        counts = last.astype(np.float32)
+        counts[1:] -= last[:-1]
+        counts[0] += 1
+        rows = rows[last]
         weights = (1 + np.log(counts)) * self.idf[rows]
         return rows, weights / np.sqrt(weights @ weights)
 
     def _embed(self, text: str) -> Floats:
         rows, weights = self.weights_of(text)
-        embedded: Floats = (weights * self.row_scale[rows]) @ self.table[rows].astype(np.float32) * self.column_scale
+        embedded: Floats = (
+            (weights * self.row_scale[rows]) @ self.table.take(rows, 0).astype(np.float32) * self.column_scale
+        )
         return embedded
 
     def files(self) -> dict[str, bytes]:

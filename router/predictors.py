@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
@@ -56,7 +57,7 @@ class Predictor:
         dict of str to ndarray of shape (n, m), float32
             Keys are :data:`QUALITY_OUTPUTS` and :data:`TOKENS_OUTPUTS`.
         """
-        given = {INPUT: features}
+        given: dict[str, NDArray[np.generic]] = {INPUT: features}
         outputs = {**self._quality.run(given), **self._tokens.run(given)}
         return {name: np.asarray(values, np.float32) for name, values in outputs.items()}
 

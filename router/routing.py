@@ -85,6 +85,7 @@ class Router:
             np.float32,
         )
         self._output_limit = np.array([c.capabilities.max_output_tokens or np.inf for c in self.candidates], np.float32)
+        self._has_output_limit = bool(np.isfinite(self._output_limit).any())
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], candidates: Sequence[Candidate] | None = None) -> Router:
@@ -107,8 +108,7 @@ class Router:
         asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
         raw = self.bundle.predict([p.text for p in asked])
         lengths = np.array([p.shape.n_characters for p in asked], np.float32)
-        callers = np.array([p.shape.max_output_tokens or np.inf for p in asked], np.float32)
-        limit = np.minimum(callers[:, None], self._output_limit)
+        limit = self._limits(asked)
 
         def columns(values: Floats) -> Floats:
             picked: Floats = values[:, self._columns]
@@ -120,9 +120,17 @@ class Router:
             quality_low=columns(raw.quality_low),
             quality_high=columns(raw.quality_high),
             input_tokens=lengths[:, None] * self._tokens_per_character,
-            output_tokens=np.minimum(columns(raw.output_tokens), limit),
-            output_tokens_p90=np.minimum(columns(raw.output_tokens_p90), limit),
+            output_tokens=_at_most(columns(raw.output_tokens), limit),
+            output_tokens_p90=_at_most(columns(raw.output_tokens_p90), limit),
         )
+
+    def _limits(self, prompts: Sequence[Prompt]) -> Floats | None:
+        """Return the largest possible outputs, shape (n, m) or (m,); None where nothing limits any."""
+        callers = [prompt.shape.max_output_tokens for prompt in prompts]
+        if any(callers):
+            asked = np.array([limit or np.inf for limit in callers], np.float32)
+            return np.minimum(asked[:, None], self._output_limit)
+        return self._output_limit if self._has_output_limit else None
 
     def policy(self, policy: Policy | str | None) -> Policy:
         """Resolve a preset's name, or the default, to a checked policy.
@@ -230,6 +238,10 @@ class Router:
         if not latency_s:
             return predictions.output_tokens.astype(np.float64)
         return np.array([[latency_s.get(name, np.nan) for name in self._names]], np.float64)
+
+
+def _at_most(tokens: Floats, limit: Floats | None) -> Floats:
+    return tokens if limit is None else np.minimum(tokens, limit)
 
 
 def _explain(policy: Policy, quality: float, n_eligible: int) -> tuple[str, str]:

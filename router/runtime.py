@@ -6,8 +6,6 @@ Graphs are made from bytes (never from a path, so nothing outside the file can b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -48,12 +46,12 @@ class Graph:
         self.inputs = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self._session.get_outputs()}
 
-    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    def run(self, inputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Run the graph once.
 
         Parameters
         ----------
-        inputs : Mapping of str to ndarray
+        inputs : dict of str to ndarray
             One array per input, shapes and dtypes as the graph declares them.
 
         Returns
@@ -61,5 +59,4 @@ class Graph:
         dict of str to ndarray
             One array per output.
         """
-        names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))

@@ -1,7 +1,7 @@
 """Counts on the surface of a text: how long, how many numbers, options, lines, code marks.
 
 They say much about difficulty that words do not, cost microseconds, and both encoder tiers append them. Everything is
-counted on bytes with numpy; there is no per-character Python. Not scaled here: an encoder stores mean and scale.
+counted by C code on bytes; there is no per-character Python. Not scaled here: an encoder stores mean and scale.
 Entry point: :func:`surface_counts`.
 """
 
@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.domain import Floats
 
@@ -30,10 +29,10 @@ _CLASSES: tuple[tuple[str, bytes], ...] = (
     ("others", bytes(range(128, 256))),
 )
 _OPTION_LETTERS = "ABCDEFGHIJ"
-# How a line that gives an option of a multiple-choice question begins.
-_OPTION_MARKS = tuple(
-    tuple(form.format(letter).encode() for form in ("{}.", "{})", "({}", "{}:")) for letter in _OPTION_LETTERS
-)
+# How a line that gives an option of a multiple-choice question begins: mark -> which option.
+_OPTION_OF_MARK = {
+    form.format(letter).encode(): letter for letter in _OPTION_LETTERS for form in ("{}.", "{})", "({}", "{}:")
+}
 _PHRASES: tuple[bytes, ...] = (
     b"how many", b"which", b"what", b"why", b"find", b"not ", b"each", b"prove", b"def ", b"return", b"percent",
     b"if ", b"true", b"following", b"except", b"all ", b"most", b"answer:", b"\nq:", b"step", b"\\frac", b"```",
@@ -42,7 +41,7 @@ _PHRASES: tuple[bytes, ...] = (
 _FIRST_NUMBER = re.compile(rb"[0-9]{1,9}")
 _LARGEST_FIRST_NUMBER = 20
 _MOST_DIGITS = 12
-_NEWLINE = 10
+_BULLETS = (b"-", b"*", b"+")
 
 NAMES: tuple[str, ...] = (
     "log_bytes",
@@ -57,7 +56,6 @@ NAMES: tuple[str, ...] = (
 N_SURFACE = len(NAMES)
 #: Encoders cut standardised counts here, so that an odd text cannot throw the predictors far off.
 SURFACE_LIMIT = 5.0
-_N_CLASSES = len(_CLASSES)
 _IS_LOG = np.array([name.startswith("log_") for name in NAMES])
 
 
@@ -68,10 +66,14 @@ def _class_matrix() -> Floats:
     return matrix
 
 
+def _only(members: bytes) -> bytes:
+    """Return the translation that leaves these bytes and makes spaces of all others."""
+    return bytes(byte if byte in members else 0x20 for byte in range(256))
+
+
 _CLASS_OF_BYTE = _class_matrix()
-_IS_DIGIT = _CLASS_OF_BYTE[:, 0] > 0
-_IS_BULLET = np.array([chr(code) in "-*+" for code in range(256)])
-_IS_WORD: NDArray[np.bool_] = _CLASS_OF_BYTE[:, [1, 2, 11]].sum(axis=1) > 0
+_ONLY_DIGITS = _only(b"0123456789")
+_ONLY_WORDS = _only(bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256)))
 
 
 def surface_counts(texts: Sequence[str]) -> Floats:
@@ -87,57 +89,49 @@ def surface_counts(texts: Sequence[str]) -> Floats:
     ndarray of shape (n, N_SURFACE), float32
         Columns as in :data:`NAMES`; all finite, all 0 for an empty text.
     """
-    rows = np.zeros((len(texts), N_SURFACE), np.float32)
-    for row, text in zip(rows, texts, strict=True):
-        data = text.encode("utf-8", "replace")
-        if data:
-            _count(data, row)
     # Once for all rows: a numpy call costs more than its sums on so few numbers.
+    rows = np.array([_count(text.encode("utf-8", "replace")) for text in texts], np.float32)
+    rows = rows.reshape(len(texts), N_SURFACE)
     np.log1p(rows, out=rows, where=_IS_LOG)
     return rows
 
 
-def _count(data: bytes, row: Floats) -> None:
-    """Write the counts of one text into its row; the logarithms are taken by the caller."""
-    # Framed by line ends, so that every line has one before it and every run an end.
-    codes = np.frombuffer(b"\n" + data + b"\n", np.uint8)
+def _count(data: bytes) -> tuple[float, ...]:
+    """Return the counts of one text; the logarithms are taken by the caller."""
     n = len(data)
-    per_class = np.bincount(codes[1:-1], minlength=256) @ _CLASS_OF_BYTE
-    row[0] = n
-    row[1 : 1 + _N_CLASSES] = per_class
-    row[1 + _N_CLASSES : 1 + 2 * _N_CLASSES] = per_class / n
-
-    digits = _run_lengths(_IS_DIGIT[codes])
-    first = _FIRST_NUMBER.search(data) if len(digits) else None
+    if not n:
+        return _NOTHING
+    per_class = (np.bincount(np.frombuffer(data, np.uint8), minlength=256) @ _CLASS_OF_BYTE).tolist()
+    digits = [len(run) for run in data.translate(_ONLY_DIGITS).split()] if per_class[0] else []
+    first = _FIRST_NUMBER.search(data) if digits else None
     first_number = int(first[0]) if first else 0
-    words = _run_lengths(_IS_WORD[codes])
+    words = [len(run) for run in data.translate(_ONLY_WORDS).split()]
     lower = data.lower()
     n_words, n_distinct = len(words), len(set(lower.split()))
-    ends = np.flatnonzero(codes == _NEWLINE)
-    lines = np.diff(ends) - 1
-    heads = codes[ends[:-1] + 1]
-    marks = {data[end : end + 2] for end in ends[:-1].tolist()}
-    row[1 + 2 * _N_CLASSES :] = (
-        sum([not marks.isdisjoint(forms) for forms in _OPTION_MARKS]),
+    lines = data.split(b"\n")
+    heads = [line[:1] for line in lines]
+    marks = {line[:2] for line in lines}
+    return (
+        n,
+        *per_class,
+        *[count / n for count in per_class],
+        len({_OPTION_OF_MARK[mark] for mark in marks if mark in _OPTION_OF_MARK}),
         len(digits),
-        digits.mean().item() if len(digits) else 0.0,
-        min(digits.max(initial=0).item(), _MOST_DIGITS),
+        sum(digits) / len(digits) if digits else 0.0,
+        min(max(digits, default=0), _MOST_DIGITS),
         first_number if first_number <= _LARGEST_FIRST_NUMBER else 0,
         n_words,
-        words.mean().item() if n_words else 0.0,
-        words.max(initial=0).item(),
+        sum(words) / n_words if n_words else 0.0,
+        max(words, default=0),
         n_distinct,
         n_distinct / max(n_words, 1),
         len(lines),
-        np.count_nonzero(_IS_DIGIT[heads]),
-        np.count_nonzero(_IS_BULLET[heads]),
-        lines.max().item(),
-        lines[-1].item(),
+        sum([head.isdigit() for head in heads]),
+        sum([head in _BULLETS for head in heads]),
+        max(map(len, lines)),
+        len(lines[-1]),
         *map(lower.count, _PHRASES),
     )
 
 
-def _run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the lengths of the runs of True in a mask that begins and ends with False."""
-    edges = np.flatnonzero(mask[1:] != mask[:-1])
-    return edges[1::2] - edges[::2]
+_NOTHING = (0.0,) * N_SURFACE

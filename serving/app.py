@@ -37,6 +37,8 @@ from serving.settings import Settings
 from serving.state import State, build
 
 CHAT = "/v1/chat/completions"
+#: How long after its body arrived a request is served before anybody listens for its client leaving.
+_WATCH_AFTER_S = 0.02
 
 
 class ChatEndpoint:
@@ -77,7 +79,14 @@ class ChatEndpoint:
             has_left = True
             task.cancel()
 
-        watcher = asyncio.ensure_future(watch())
+        watcher: asyncio.Task[None] | None = None
+
+        def begin_watch() -> None:
+            nonlocal watcher
+            watcher = asyncio.ensure_future(watch())
+
+        # A task costs as much as parsing the request; an answer quicker than this needs no watcher.
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin_watch)
         try:
             await _send(await self._gateway.chat(exchange, scope["headers"], body), send)
         except asyncio.CancelledError:
@@ -85,7 +94,9 @@ class ChatEndpoint:
                 raise
             task.uncancel()
         finally:
-            watcher.cancel()
+            timer.cancel()
+            if watcher is not None:
+                watcher.cancel()
 
 
 async def _send(answer: Answer, send: Send) -> None:

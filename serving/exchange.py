@@ -32,6 +32,8 @@ class Exchange:
         What was asked for, once it is known to be configured: a stranger's word is not kept.
     usage : Usage
         As the provider counted it.
+    cost_usd : float or None
+        What the usage cost, once settled; None when price or usage is unknown.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class Exchange:
         "_state",
         "_time_unix_s",
         "call",
+        "cost_usd",
         "decision",
         "deployment",
         "id",
@@ -58,6 +61,7 @@ class Exchange:
         self.deployment: Deployment | None = None
         self.call: Call | None = None
         self.usage = Usage()
+        self.cost_usd: float | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -87,12 +91,6 @@ class Exchange:
                 headers.append((b"x-turnout-like", self.decision.like.encode("latin-1", "replace")))
         return headers
 
-    def cost_usd(self) -> float | None:
-        """Price what was used; None when price or usage is unknown."""
-        if self._state is None or self.decision is None:
-            return None
-        return charge_usd(self.usage, self._state.candidates[self.decision.candidate].price)
-
     def settle(self, records: RecordStore, outcome: str, status: int) -> None:
         """End the request: only the first time counts.
 
@@ -107,10 +105,11 @@ class Exchange:
         if self._is_settled:
             return
         self._is_settled = True
-        cost_usd = self.cost_usd()
+        if self._state is not None and self.decision is not None:
+            self.cost_usd = charge_usd(self.usage, self._state.candidates[self.decision.candidate].price)
         if self.call is not None:
-            self.call.finish(outcome, self.usage.output_tokens, cost_usd)
-        record = self._record(outcome, status, cost_usd)
+            self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
+        record = self._record(outcome, status)
         records.add(record)
         logs.event(
             "request",
@@ -139,7 +138,7 @@ class Exchange:
         """Settle a request that ended in an error before anything was sent."""
         self.settle(records, error.outcome, error.status)
 
-    def _record(self, outcome: str, status: int, cost_usd: float | None) -> RequestRecord:
+    def _record(self, outcome: str, status: int) -> RequestRecord:
         decision, call, usage = self.decision, self.call, self.usage
         return RequestRecord(
             id=self.id,
@@ -164,7 +163,7 @@ class Exchange:
             cache_read_tokens=usage.cache_read_tokens,
             cache_write_tokens=usage.cache_write_tokens,
             reasoning_tokens=usage.reasoning_tokens,
-            cost_usd=cost_usd,
+            cost_usd=self.cost_usd,
             first_byte_s=call.first_byte_s if call else None,
             total_s=time.perf_counter() - self._began_at,
         )

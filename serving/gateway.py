@@ -173,11 +173,10 @@ class Gateway:
             raise _broken(exchange, "answered 200 without choices")
         exchange.usage = usage_of(answer)
         headers = [*exchange.headers(), *_returned(response), (b"content-type", b"application/json")]
-        cost_usd = exchange.cost_usd()
-        if cost_usd is not None:
-            headers.append((b"x-turnout-cost-usd", b"%.9f" % cost_usd))
-        headers.append((b"content-length", b"%d" % len(body)))
         exchange.settle(self.records, "ok", 200)
+        if exchange.cost_usd is not None:
+            headers.append((b"x-turnout-cost-usd", b"%.9f" % exchange.cost_usd))
+        headers.append((b"content-length", b"%d" % len(body)))
         return Answer(headers, body)
 
     async def _streamed(self, exchange: Exchange, request: ChatRequest, response: UpstreamResponse) -> Answer:

@@ -114,7 +114,8 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
     ]
     if problems:
         raise refused(settings.source, problems)
-    candidates = {row.name: _candidate_of(row) for row in settings.candidates}
+    providers = {provider.name: provider for provider in settings.providers}
+    candidates = {row.name: _candidate_of(row, providers) for row in settings.candidates}
     try:
         router = Router(bundle, tuple(candidates.values()), settings.policies())
     except RouterError as error:
@@ -124,7 +125,6 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
             settings.source,
             [f"routing.default = {settings.routing.default!r}: expected one of {', '.join(router.presets)}"],
         )
-    providers = {provider.name: provider for provider in settings.providers}
     deployments = {}
     for row in settings.candidates:
         for way in row.deployments:
@@ -173,14 +173,14 @@ def fingerprint(directory: Path) -> Fingerprint:
     return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
-def _candidate_of(row: CandidateSettings) -> Candidate:
+def _candidate_of(row: CandidateSettings, providers: Mapping[str, ProviderSettings]) -> Candidate:
     """Make a candidate of its table; what the table leaves open, the price catalogue may know."""
     price, capabilities = row.price(), row.capabilities()
     if price is None or capabilities.context_window_tokens is None:
         from serving.providers.catalogue import lookup
 
         for way in row.deployments:
-            entry = lookup(way.provider, way.model)
+            entry = lookup(way.provider, way.model, base_url=providers[way.provider].base_url or None)
             if entry is not None:
                 price = price or entry.price
                 window = capabilities.context_window_tokens or entry.context_window_tokens

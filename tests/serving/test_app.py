@@ -99,11 +99,19 @@ async def test_two_versions_in_a_folder_need_a_choice(configure, pool_toml, writ
 async def test_prices_come_from_the_catalogue_where_the_file_has_none(start) -> None:
     pool = """
 [[providers]]
+name = "mine"
+base_url = "https://api.openai.com/v1"
+
+[[providers]]
 name = "openai"
 base_url = "http://127.0.0.1:9/v1"
 
 [[candidates]]
 name = "large"
+deployments = [{ provider = "mine", model = "gpt-4o" }]
+
+[[candidates]]
+name = "small"
 deployments = [{ provider = "openai", model = "gpt-4o" }]
 
 [[candidates]]
@@ -115,6 +123,8 @@ deployments = [{ provider = "openai", model = "nobody-knows-this-one" }]
         assert candidates["large"].price is not None
         assert candidates["large"].price.output_usd_per_mtok > candidates["large"].price.input_usd_per_mtok > 0
         assert candidates["medium"].price is None
+        # Where it is called decides what it costs, not what the file calls it.
+        assert candidates["small"].price is None
 
 
 async def test_http_errors_of_a_real_server_say_nothing_of_the_software(online) -> None:
