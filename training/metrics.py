@@ -30,9 +30,11 @@ def mean(values: NDArray[np.floating[Any]], weights: Weights) -> Matrix:
     Returns
     -------
     ndarray of shape (b,) or (b, k)
+        NaN for a resample that drew no row.
     """
     total = weights.sum(axis=1)
-    result: Matrix = (weights @ values) / (total if values.ndim == 1 else total[:, None])
+    with np.errstate(invalid="ignore"):
+        result: Matrix = (weights @ values) / (total if values.ndim == 1 else total[:, None])
     return result
 
 
@@ -88,7 +90,8 @@ def ece(
     order = np.argsort(score, kind="stable")
     starts = np.unique([part[0] for part in np.array_split(np.arange(len(score)), n_bins) if len(part)])
     gaps = np.add.reduceat(weights[:, order] * (score - label)[order], starts, axis=1)
-    result: Vector = np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        result: Vector = np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
     return result
 
 

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from training.errors import ExtraMissing, TrainingError
@@ -66,7 +67,7 @@ def record(trained: Trained, settings: Settings, tracking_uri: str | None = None
                 experiment_id = experiment.experiment_id
             run = client.create_run(experiment_id, run_name=trained.manifest.id)
             run_id: str = run.info.run_id
-            for key, value in _flat(settings_of(settings)).items():
+            for key, value in _flat(asdict(settings)).items():
                 client.log_param(run_id, key, value)
             client.set_tag(run_id, "fingerprint", str(trained.manifest.training["fingerprint"]))
             client.set_tag(run_id, "simulated", str(trained.report["simulated"]).lower())
@@ -76,15 +77,10 @@ def record(trained: Trained, settings: Settings, tracking_uri: str | None = None
             client.log_artifacts(run_id, str(trained.directory), "bundle")
             client.set_terminated(run_id)
         except MlflowException as exc:
-            raise TrainingError(f"the tracking store {_without_password(uri)} refused the run: {exc}") from exc
+            shown = _without_password(uri)
+            # The cause would repeat the address as it was given.
+            raise TrainingError(f"the tracking store {shown} refused: {str(exc).replace(uri, shown)}") from None
     return run_id
-
-
-def settings_of(settings: Settings) -> Mapping[str, object]:
-    """Return settings as nested plain values."""
-    from dataclasses import asdict
-
-    return asdict(settings)
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -78,7 +78,8 @@ def test_low_quality_high_are_in_order_and_low_and_high_rise_with_quality():
 
 
 def test_wilson_by_hand():
-    # 8 of 10 right: centre (.8 + 2.7055/20) / (1 + .27055) = .73611; half 1.64485/1.27055 · sqrt(.016 + .0067638) = .19533.
+    # 8 of 10 right: centre (.8 + 2.7055/20) / (1 + .27055) = .73611;
+    # half 1.64485 / 1.27055 · sqrt(.016 + .0067638) = .19533.
     quality = np.repeat([[1.0], [0.0]], [8, 2], axis=0)
     calibration = calibrate(np.zeros((10, 1)), quality, 0)
     low, high = calibration.interval(np.array([[0.75]]))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from training.errors import TrainingError
+from training.registry import record
+from training.settings import read_settings
+
+mlflow = pytest.importorskip("mlflow", reason="the training extra is not installed")
+
+
+def test_a_run_is_recorded_with_parameters_metrics_report_and_bundle(trained, small_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_id = record(trained, read_settings(small_config))
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["heads.n_nets"] == "2"
+    assert run.data.metrics["naiq"] == pytest.approx(trained.report["metrics"]["naiq"]["value"])
+    assert run.data.tags["simulated"] == "true"
+    names = {entry.path for entry in client.list_artifacts(run_id, "bundle")}
+    assert {"bundle/manifest.json", "bundle/quality.onnx", "bundle/report.json"} <= names
+    report = json.loads(_artefact(run).read_text())
+    assert report["name"] == "sample"
+    # A second run joins the same experiment.
+    again = client.get_run(record(trained, read_settings(small_config)))
+    assert again.info.experiment_id == run.info.experiment_id
+
+
+def _artefact(run) -> Path:
+    return Path(unquote(urlparse(run.info.artifact_uri).path)) / "bundle" / "report.json"
+
+
+def test_a_store_that_refuses_is_named_without_its_password(trained, small_config):
+    with pytest.raises(TrainingError, match=r"tracking store postgresq://somewhere refused") as error:
+        record(trained, read_settings(small_config), "postgresq://me:hunter2@somewhere")
+    assert "hunter2" not in str(error.value)
