@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -41,7 +42,7 @@ def random_model(tmp_path_factory):
         max_position_embeddings=512,
     )
     transformers.BertModel(config).save_pretrained(folder)
-    modules = sentence_transformers.models
+    modules = importlib.import_module("sentence_transformers.models")
     transformer = modules.Transformer(str(folder))
     model = sentence_transformers.SentenceTransformer(
         modules=[transformer, modules.Pooling(32), modules.Normalize()], device="cpu"
