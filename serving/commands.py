@@ -46,7 +46,8 @@ def serve(config: Path | None, demo: bool, host: str | None, port: int | None) -
         settings = read()
         application = create_app(settings, reread=read)
         server = server_of(application, settings, ready=lambda port: _greet(application, port))
-        _run(server)
+        with logs.in_background():
+            _run(server)
     except (GatewayError, RouterError) as error:
         raise click.ClickException(str(error)) from error
     if application.failure is not None:

@@ -6,8 +6,9 @@ cancel it half-way) and keeps numbers and configured names only, never a word of
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
+from functools import partial
 
 from router import Decision, Policy
 from router.pricing import Usage, charge_usd
@@ -53,7 +54,9 @@ class Exchange:
     )
 
     def __init__(self) -> None:
-        self.id = f"req_{secrets.token_hex(12)}"
+        self._time_unix_s = time.time()
+        # Later ids sort later, so that the index of the records grows at its end. An id names; it admits nobody.
+        self.id = f"req_{int(self._time_unix_s * 1000):011x}{random.getrandbits(52):013x}"
         self.principal: Principal | None = None
         self.requested_model = ""
         self.is_stream = False
@@ -65,7 +68,6 @@ class Exchange:
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
-        self._time_unix_s = time.time()
 
     def decided(self, state: State, model: str, decision: Decision) -> None:
         """Note the decision; from here on the request is bound to this state."""
@@ -113,24 +115,7 @@ class Exchange:
         records.add(record)
         logs.event(
             "request",
-            {
-                "id": record.id,
-                "key": record.key,
-                "status": record.status,
-                "outcome": record.outcome,
-                "requested_model": record.requested_model,
-                "candidate": record.candidate,
-                "deployment": record.deployment,
-                "is_emulated": self.deployment.is_emulated if self.deployment else None,
-                "is_stream": record.is_stream,
-                "binding": record.binding,
-                "bundle": record.bundle,
-                "expected_cost_usd": record.expected_cost_usd,
-                "cost_usd": record.cost_usd,
-                "input_tokens": record.input_tokens,
-                "output_tokens": record.output_tokens,
-                "total_s": record.total_s,
-            },
+            partial(_logged, record, self.deployment.is_emulated if self.deployment else None),
             level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
         )
 
@@ -139,20 +124,22 @@ class Exchange:
         self.settle(records, error.outcome, error.status)
 
     def _record(self, outcome: str, status: int) -> RequestRecord:
-        decision, call, usage = self.decision, self.call, self.usage
+        decision, policy, call, usage = self.decision, None, self.call, self.usage
+        if decision is not None:
+            policy = decision.policy
         return RequestRecord(
-            id=self.id,
-            time_unix_s=self._time_unix_s,
-            key=self.principal.name if self.principal else "",
-            requested_model=self.requested_model,
-            status=status,
-            outcome=outcome,
-            is_stream=self.is_stream,
+            self.id,
+            self._time_unix_s,
+            self.principal.name if self.principal else "",
+            self.requested_model,
+            status,
+            outcome,
+            self.is_stream,
             candidate=decision.candidate if decision else None,
             deployment=self.deployment.name if self.deployment else None,
-            policy_kind=decision.policy.kind if decision else None,
-            policy_value=decision.policy.value if decision else None,
-            policy_name=decision.policy.name if decision else None,
+            policy_kind=policy.kind if policy else None,
+            policy_value=policy.value if policy else None,
+            policy_name=policy.name if policy else None,
             binding=decision.binding if decision else None,
             propensity=decision.propensity if decision else None,
             bundle=decision.bundle if decision else None,
@@ -167,6 +154,28 @@ class Exchange:
             first_byte_s=call.first_byte_s if call else None,
             total_s=time.perf_counter() - self._began_at,
         )
+
+
+def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.Value]:
+    """Return what the log says of a record."""
+    return {
+        "id": record.id,
+        "key": record.key,
+        "status": record.status,
+        "outcome": record.outcome,
+        "requested_model": record.requested_model,
+        "candidate": record.candidate,
+        "deployment": record.deployment,
+        "is_emulated": is_emulated,
+        "is_stream": record.is_stream,
+        "binding": record.binding,
+        "bundle": record.bundle,
+        "expected_cost_usd": record.expected_cost_usd,
+        "cost_usd": record.cost_usd,
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        "total_s": record.total_s,
+    }
 
 
 def _said(policy: Policy) -> bytes:

@@ -2,7 +2,8 @@
 
 What is not in :data:`FIELDS` cannot be logged, so no prompt, header value or credential has a way in. Of foreign
 records (uvicorn, asyncio) only harmless parts pass: where, how bad, the type of the exception and where it was
-raised, never its text, which may quote a body or a URL. Entry points: :func:`configure`, :func:`event`.
+raised, never its text, which may quote a body or a URL. Entry points: :func:`configure`, :func:`event`,
+:func:`in_background`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import orjson
 
+from serving.lines import LineWriter
+
 Value = str | int | float | bool | None
+#: Fields, or what makes them once their line is written.
+Fields = Mapping[str, Value] | Callable[[], Mapping[str, Value]]
+#: When (unix seconds), how bad, what happened, and its fields, not yet checked.
+_Entry = tuple[float, str, str, Fields]
 
 #: Every field an event may have, and its type. Names and numbers only; a new one is added here or nowhere.
 FIELDS: Mapping[str, type] = {
@@ -64,6 +72,8 @@ FIELDS: Mapping[str, type] = {
 #: Longest string that passes; nothing legitimate comes near it.
 N_CHARACTERS = 300
 _EVENTS = logging.getLogger("turnout")
+#: What writes lines while the process serves; None writes each at once.
+_writer: LineWriter[_Entry] | None = None
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Foreign loggers whose message, without an exception, is a fixed sentence about the process itself.
 _TRUSTED = ("uvicorn.error",)
@@ -96,25 +106,55 @@ def configure(level: str = "info", format: str = "json") -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-def event(name: str, fields: Mapping[str, Value] | None = None, *, level: str = "info") -> None:
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Write lines from a thread of their own while this lasts; at its end they are all written.
+
+    For a process that serves: nobody waits for who reads standard error, and a line costs half. Call
+    :func:`configure` before.
+    """
+    global _writer
+    root = logging.getLogger()
+    before = root.handlers
+    lines = next(handler.formatter for handler in before if isinstance(handler.formatter, _Lines))
+    writer = LineWriter[_Entry](
+        sys.stderr.fileno(),
+        lambda entry: lines.line(*entry),
+        lambda n_dropped: (time.time(), "warning", "log_lines_dropped", {"n_dropped": n_dropped}),
+    )
+    writer.open()
+    root.handlers, _writer = [_Handing(writer)], writer
+    try:
+        yield
+    finally:
+        root.handlers, _writer = before, None
+        writer.close()
+
+
+def event(name: str, fields: Fields | None = None, *, level: str = "info") -> None:
     """Log one event.
 
     Parameters
     ----------
     name : str
         What happened, in snake_case.
-    fields : Mapping[str, str or int or float or bool or None]
+    fields : Mapping[str, str or int or float or bool or None] or callable
         Keys of :data:`FIELDS`; None values are left out; a key that is not allowed or a value of another type
-        is withheld and only its key is named, under ``withheld``.
+        is withheld and only its key is named, under ``withheld``. A callable makes them when the line is
+        written, if it is, perhaps on another thread: it must only read what no longer changes.
     level : {'debug', 'info', 'warning', 'error'}
         How bad.
     """
     number = _LEVELS[level]
-    if _EVENTS.isEnabledFor(number):
-        # Made by hand: Logger.log() would walk the stack to find a caller that is never shown.
-        record = logging.LogRecord(_EVENTS.name, number, "", 0, name, None, None)
-        record.fields = _allowed(fields) if fields else {}
-        _EVENTS.handle(record)
+    if not _EVENTS.isEnabledFor(number):
+        return
+    if _writer is not None:
+        _writer.add((time.time(), level, name, fields or {}))
+        return
+    # Made by hand: Logger.log() would walk the stack to find a caller that is never shown.
+    record = logging.LogRecord(_EVENTS.name, number, "", 0, name, None, None)
+    record.fields = fields or {}
+    _EVENTS.handle(record)
 
 
 def failure(name: str, error: BaseException, fields: Mapping[str, Value] | None = None) -> None:
@@ -152,7 +192,7 @@ def _place_of(error: BaseException, traceback: TracebackType | None) -> dict[str
 
 
 class _Lines(logging.Formatter):
-    """Formats our events and what may be said of foreign records."""
+    """Writes our events and what may be said of foreign records."""
 
     def __init__(self, *, is_json: bool) -> None:
         super().__init__()
@@ -160,31 +200,53 @@ class _Lines(logging.Formatter):
         self._second, self._written = -1, ""
 
     def format(self, record: logging.LogRecord) -> str:
-        now = self._time_of(record.created)
-        level = record.levelname.lower()
-        name, fields = _said_of(record)
+        return self.line(*_entry_of(record))
+
+    def line(self, unix_s: float, level: str, name: str, fields: Fields) -> str:
+        """Write one entry; always one thread's at a time."""
+        now = self._time_of(unix_s)
+        allowed = fields if isinstance(fields, _Harmless) else _allowed(fields() if callable(fields) else fields)
         if self._is_json:
-            return orjson.dumps({"time": now, "level": level, "event": name, **fields}).decode()
+            try:
+                return orjson.dumps({"time": now, "level": level, "event": name, **allowed}).decode()
+            except TypeError:  # half a surrogate pair, out of a file name
+                return orjson.dumps({"time": now, "level": level, "event": name, "withheld": [*allowed]}).decode()
         # One line each: a value with a line break in it must not look like another event.
-        said = " ".join(f"{key}={value}" for key, value in fields.items())
+        said = " ".join(f"{key}={value}" for key, value in allowed.items())
         return f"{now} {level} {name} {said}".rstrip().replace("\r", "\\r").replace("\n", "\\n")
 
     def _time_of(self, unix_s: float) -> str:
         second = int(unix_s)
-        if second != self._second:  # handlers format under their lock
+        if second != self._second:
             self._second, self._written = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._written}.{int(unix_s % 1 * 1000):03d}Z"
 
 
-def _said_of(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+class _Harmless(dict[str, Value]):
+    """What may be said of a foreign record; made here only, so not checked again."""
+
+
+class _Handing(logging.Handler):
+    """Hands what is logged elsewhere to the thread that writes."""
+
+    def __init__(self, writer: LineWriter[_Entry]) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._writer.add(_entry_of(record))
+
+
+def _entry_of(record: logging.LogRecord) -> _Entry:
+    level = record.levelname.lower()
     fields = getattr(record, "fields", None)
-    if record.name == _EVENTS.name and isinstance(fields, dict):
-        return str(record.msg), fields
-    said: dict[str, object] = {"logger": record.name}
+    if record.name == _EVENTS.name and fields is not None:
+        return record.created, level, str(record.msg), fields
+    said = _Harmless(logger=record.name)
     if record.exc_info and record.exc_info[1] is not None:
         said.update(_place_of(record.exc_info[1], record.exc_info[2]))
     elif record.name in _TRUSTED:
         said["message"] = record.getMessage()[:N_CHARACTERS]
     else:
         said["at"] = f"{record.filename}:{record.lineno} {record.funcName}"
-    return "library", said
+    return record.created, level, "library", said

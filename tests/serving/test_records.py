@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def log() -> Iterator[io.StringIO]:
 
 def test_a_record_comes_back_as_it_went_in(store: SqliteRecordStore) -> None:
     store.add(RECORD)
-    store.add(replace(RECORD, id="dec-2", time_unix_s=1001.0, is_stream=False))
+    store.add(RECORD._replace(id="dec-2", time_unix_s=1001.0, is_stream=False))
     newest, oldest = store.recent(10)
     assert (newest.id, newest.is_stream) == ("dec-2", False)
     assert oldest == RECORD
@@ -72,13 +71,13 @@ def test_the_unknown_is_null_on_disk(store: SqliteRecordStore, tmp_path: Path) -
 
 def test_closing_writes_what_is_queued_and_reopening_goes_on(store: SqliteRecordStore) -> None:
     for n in range(2000):
-        store.add(replace(RECORD, id=f"dec-{n}"))
+        store.add(RECORD._replace(id=f"dec-{n}"))
     store.close()
     assert store.status() == RecordStatus(2000, 0, False)
     store.add(RECORD)  # nobody listens any more: counted, not kept
     assert store.status() == RecordStatus(2000, 1, False)
     store.open()
-    store.add(replace(RECORD, id="later"))
+    store.add(RECORD._replace(id="later"))
     assert len(store.recent(5000)) == 2001
 
 
@@ -87,7 +86,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
     store = SqliteRecordStore(missing, n_queue=10)
     store.open()
     for n in range(25):
-        store.add(replace(RECORD, id=f"dec-{n}"))
+        store.add(RECORD._replace(id=f"dec-{n}"))
     assert store.flush()
     assert store.status() == RecordStatus(0, 15, True)
     missing.parent.mkdir()
@@ -100,7 +99,7 @@ def test_a_disk_that_fails_stops_nothing_and_is_logged_once(tmp_path: Path, log:
     store = SqliteRecordStore(tmp_path)  # a folder is no database
     store.open()
     for n in range(3):
-        store.add(replace(RECORD, id=f"dec-{n}"))
+        store.add(RECORD._replace(id=f"dec-{n}"))
         assert store.flush()
     assert store.recent(5) == ()
     store.close()
@@ -120,7 +119,7 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_value_the_disk_cannot_hold_loses_its_batch_and_nothing_more(store: SqliteRecordStore) -> None:
-    store.add(replace(RECORD, id="huge", input_tokens=2**70))
+    store.add(RECORD._replace(id="huge", input_tokens=2**70))
     assert store.flush()
     store.add(RECORD)
     assert [record.id for record in store.recent(5)] == ["dec-1"]
@@ -133,7 +132,7 @@ def test_two_stores_share_a_file(tmp_path: Path) -> None:
     def work(number: int) -> None:
         stores[number].open()
         for n in range(300):
-            stores[number].add(replace(RECORD, id=f"{number}-{n}"))
+            stores[number].add(RECORD._replace(id=f"{number}-{n}"))
         stores[number].close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
@@ -174,7 +173,7 @@ def test_migrations_run_once_and_are_noted(tmp_path: Path) -> None:
     for n in range(2):
         store = SqliteRecordStore(path)
         store.open()
-        store.add(replace(RECORD, id=f"dec-{n}"))
+        store.add(RECORD._replace(id=f"dec-{n}"))
         store.close()
         assert store.status().n_written == 1
     database = sqlite3.connect(path)
@@ -190,7 +189,7 @@ def test_the_table_has_a_column_for_each_field_and_none_for_content(tmp_path: Pa
     database = sqlite3.connect(tmp_path / "turnout.sqlite3")
     columns = [row[1] for row in database.execute("PRAGMA table_info(request)")]
     database.close()
-    assert sorted(columns) == sorted(field.name for field in fields(RequestRecord))
+    assert sorted(columns) == sorted(RequestRecord._fields)
     content = {"prompt", "messages", "text", "content", "completion", "body", "headers", "response", "request"}
     assert not content & set(columns)
 
