@@ -13,7 +13,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
@@ -153,11 +153,10 @@ class Application:
         """Serve one ASGI connection, or the lifespan."""
         await self._edge(scope, receive, send)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._hot.get(scope["path"], self._api)(scope, receive, send)
+            return self._live(receive, send)
+        return self._hot.get(scope["path"], self._api)(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Speak ASGI's lifespan protocol; a failure is kept for whoever started us, not sent as a traceback."""

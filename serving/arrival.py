@@ -4,8 +4,8 @@ uvicorn waits for ever for a head that trickles in, and for the rest of a body t
 be complete within ``Limits.header_timeout_s`` (from connecting, or from its first bytes on a kept connection)
 and within twice ``Limits.max_header_bytes`` (request line and separators included), and a body that nobody wants
 any more has ``Limits.header_timeout_s`` to end; else the connection is closed without a word. Bodies that are
-wanted are timed by :func:`serving.edge.read_body`. Entry point: :func:`protocol_of`, for
-``uvicorn.Config(http=...)``.
+wanted are timed by :func:`serving.edge.read_body`, told here which have arrived already. Entry point:
+:func:`protocol_of`, for ``uvicorn.Config(http=...)``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.edge import Limits
+from serving.edge import IS_WHOLE, Limits
 
 
 def protocol_of(limits: Limits) -> type[HttpToolsProtocol]:
@@ -64,6 +64,8 @@ class _ArrivalProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._stop_timing()
+        # The application runs when this piece of data is parsed: a body that came with its head is whole by then.
+        self.scope[IS_WHOLE] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -85,6 +85,8 @@ def _policy(state: State, model: str, dials: Dials) -> Policy:
 
 def _within(state: State, principal: Principal, constraints: Constraints) -> Constraints:
     """Add what the key may not use to what the caller refuses."""
+    if not principal.models:
+        return constraints
     forbidden = tuple(name for name in state.candidates if not principal.may_use(name))
     return replace(constraints, deny=(*constraints.deny, *forbidden)) if forbidden else constraints
 

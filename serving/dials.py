@@ -15,7 +15,6 @@ from serving import fields
 from serving.errors import InvalidRequest
 
 FIELD = "turnout"
-_PREFIX = b"x-turnout-"
 _IN_HEADERS: Mapping[bytes, str] = {
     b"x-turnout-threshold": "threshold",
     b"x-turnout-preset": "preset",
@@ -58,7 +57,7 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
     """
     asked: dict[str, tuple[str, object]] = {}
     for name, value in headers:
-        if name.startswith(_PREFIX) and name in _IN_HEADERS:
+        if name in _IN_HEADERS:
             asked[_IN_HEADERS[name]] = (name.decode(), _of_header(_IN_HEADERS[name], value))
     if extension is not None:
         asked |= _of_body(extension)

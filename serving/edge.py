@@ -29,6 +29,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: In a scope: the whole body had arrived when the application was called. Set by :mod:`serving.arrival`.
+IS_WHOLE = "turnout.is_whole"
+#: Request headers that may make a head ambiguous or refused.
+_CHECKED = frozenset({b"content-length", b"host", b"transfer-encoding", b"content-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,10 @@ class Edge:
             return
         is_started = False
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             nonlocal is_started
             is_started = True
-            await send(message)
+            return send(message)
 
         try:
             has_body = _check_head(scope["headers"], self._limits)
@@ -117,22 +121,13 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     for name, value in scope["headers"]:
         if name == b"content-length":
             _check_size(int(value), limits)
+    if IS_WHOLE in scope:  # nothing to wait for, so no timer
+        return await _read(receive, limits)
     try:
         async with asyncio.timeout(limits.receive_timeout_s):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            parts, n_bytes = [body], len(body)
-            while message["type"] == "http.request" and message.get("more_body", False):
-                _check_size(n_bytes, limits)
-                message = await receive()
-                parts.append(message.get("body", b""))
-                n_bytes += len(parts[-1])
+            return await _read(receive, limits)
     except TimeoutError as error:
         raise ReceiveTimeout(f"the request body did not arrive whole within {limits.receive_timeout_s:g} s") from error
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnected("the client left before its request had arrived")
-    _check_size(n_bytes, limits)
-    return body if len(parts) == 1 else b"".join(parts)
 
 
 async def send_error(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
@@ -160,6 +155,21 @@ async def send_error(send: Send, error: GatewayError, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
+async def _read(receive: Receive, limits: Limits) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    parts, n_bytes = [body], len(body)
+    while message["type"] == "http.request" and message.get("more_body", False):
+        _check_size(n_bytes, limits)
+        message = await receive()
+        parts.append(message.get("body", b""))
+        n_bytes += len(parts[-1])
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected("the client left before its request had arrived")
+    _check_size(n_bytes, limits)
+    return body if len(parts) == 1 else b"".join(parts)
+
+
 def _check_size(n_bytes: int, limits: Limits) -> None:
     if n_bytes > limits.max_body_bytes:
         raise BodyTooLarge(f"the request body is longer than {limits.max_body_bytes} bytes")
@@ -174,6 +184,8 @@ def _check_head(headers: list[tuple[bytes, bytes]], limits: Limits) -> bool:
     has_host = is_chunked = False
     for name, value in headers:
         n_bytes += len(name) + len(value)
+        if name not in _CHECKED:
+            continue
         if name == b"content-length":
             if length is not None:
                 raise InvalidRequest("Content-Length is given more than once", code="invalid_header")

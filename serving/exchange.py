@@ -20,6 +20,7 @@ from serving.records import RecordStore, RequestRecord
 from serving.state import Deployment, State
 
 Header = tuple[bytes, bytes]
+_NOTHING_USED = Usage()
 
 
 class Exchange:
@@ -63,7 +64,7 @@ class Exchange:
         self.decision: Decision | None = None
         self.deployment: Deployment | None = None
         self.call: Call | None = None
-        self.usage = Usage()
+        self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
         self._state: State | None = None
         self._is_settled = False

@@ -19,8 +19,8 @@ from serving.errors import Unauthenticated
 PREFIX = "sk-turnout-"
 N_SECRET_BYTES = 32
 _FORMAT = re.compile(rb"sk-[A-Za-z0-9_-]{20,100}")
-#: Where clients show keys, in order of preference among valid ones.
-_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+#: Where clients show keys.
+_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,9 @@ def parse(body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]] = (
     stream = fields.optional(body, "stream", bool, "true or false") or False
     options = fields.optional(body, "stream_options", dict, "an object") or {}
     response_format = fields.optional(body, "response_format", dict, "an object") or {}
-    offered = [
-        *(fields.optional(body, "tools", list, "a list") or ()),
-        *(fields.optional(body, "functions", list, "a list") or ()),
-    ]
+    tools = fields.optional(body, "tools", list, "a list") or []
+    functions = fields.optional(body, "functions", list, "a list") or []
+    offered = tools + functions
     limit = fields.positive(body, "max_completion_tokens") or fields.positive(body, "max_tokens")
     return ChatRequest(
         body=body,
