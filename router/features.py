@@ -1,7 +1,6 @@
 """From text to the row of numbers that predictors read; the one path for training and serving.
 
-Which encoder a bundle uses is data (:data:`TIERS`). Long texts are read head and tail, with a mark between, so that
-the instruction at the start and the question at the end both count and the time is bounded.
+Which encoder a bundle uses is data (:data:`TIERS`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,6 @@ from typing import Protocol
 
 from router.domain import Floats
 from router.errors import BundleSchemaUnknown
-
-HEAD_CHARACTERS = 6_000
-TAIL_CHARACTERS = 2_000
-_CUT = "\n…\n"
 
 #: Raised when the same text would give other features than in an older program.
 FEATURE_SCHEMA = 1
@@ -36,13 +31,6 @@ class Encoder(Protocol):
 
     def files(self) -> dict[str, bytes]:
         """Return what must be in the bundle to make this encoder again."""
-
-
-def clip(text: str) -> str:
-    """Return the part of a text that encoders read: all of it, or its head and its tail."""
-    if len(text) <= HEAD_CHARACTERS + TAIL_CHARACTERS:
-        return text
-    return text[:HEAD_CHARACTERS] + _CUT + text[-TAIL_CHARACTERS:]
 
 
 def _lexical(files: Mapping[str, bytes]) -> Encoder:

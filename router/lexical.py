@@ -8,10 +8,8 @@ training prompts can be read from it. Fitting is :mod:`training.lexical`; entry 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,8 @@ from numpy.typing import NDArray
 from router.arrays import read_arrays, write_arrays
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
-from router.features import clip
-from router.surface import N_SURFACE, SURFACE_LIMIT, surface_counts
+from router.pieces import Pieces, pieces_of
+from router.surface import N_SURFACE, SURFACE_LIMIT, counts_of, logarithms_of
 
 ENCODER_FILE = "encoder.npz"
 N_BUCKET_BITS = 18
@@ -28,34 +26,33 @@ N_BUCKETS = 1 << N_BUCKET_BITS
 
 Buckets = NDArray[np.uint32]
 
-_PIECE = re.compile(rb"[a-z\x80-\xff]+|0+|\n+|[^\sa-z0\x80-\xff]")
-# Every digit reads as 0: a number is known by its length, which generalises where its value does not.
-_SHAPE = bytes.maketrans(b"123456789", b"000000000")
 _SHIFT = np.uint32(32 - N_BUCKET_BITS)
 _SINGLE, _LEFT, _RIGHT, _STIR = (np.uint32(c) for c in (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F))
 
 
-def buckets_of(text: str) -> Buckets:
+def buckets_of(pieces: Pieces) -> Buckets:
     """Return the bucket of every piece and of every pair of neighbouring pieces.
 
     Parameters
     ----------
-    text : str
-        Already clipped.
+    pieces : Pieces
 
     Returns
     -------
     ndarray of shape (n_pieces + n_pairs,), uint32, below N_BUCKETS
         With repetitions; the same on every machine and in every Python.
     """
-    pieces = _PIECE.findall(text.lower().encode("utf-8", "replace").translate(_SHAPE))
-    hashes = np.fromiter(map(crc32, pieces), np.uint32, len(pieces))
-    singles = (hashes * _SINGLE) >> _SHIFT
-    if len(pieces) < 2:
-        return singles
+    hashes = pieces.hashes
+    n = len(hashes)
+    if not n:
+        return hashes
+    buckets = np.empty(2 * n - 1, np.uint32)
+    np.multiply(hashes, _SINGLE, out=buckets[:n])
     pairs = (hashes[:-1] * _LEFT) ^ (hashes[1:] * _RIGHT)
     pairs ^= pairs >> np.uint32(15)
-    return np.concatenate((singles, (pairs * _STIR) >> _SHIFT))
+    np.multiply(pairs, _STIR, out=buckets[n:])
+    buckets >>= _SHIFT
+    return buckets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,18 +112,20 @@ class LexicalEncoder:
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the features of n texts, shape (n, dim), float32."""
-        clipped = [clip(text) for text in texts]
         features = np.empty((len(texts), self.dim), np.float32)
         width = self.table.shape[1]
-        for row, text in zip(features, clipped, strict=True):
-            row[:width] = self._embed(text)
-        counts = (surface_counts(clipped) - self.surface_mean) / self.surface_scale
+        counted = []
+        for row, text in zip(features, texts, strict=True):
+            pieces = pieces_of(text)
+            row[:width] = self._embed(pieces)
+            counted.append(counts_of(pieces))
+        counts = (logarithms_of(counted) - self.surface_mean) / self.surface_scale
         np.clip(counts, -SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:])
         return features
 
-    def weights_of(self, text: str) -> tuple[NDArray[np.int32], Floats]:
-        """Return the table rows of a clipped text and their tf-idf weights, a vector of length 1 (or nothing)."""
-        rows = self._row_of[buckets_of(text)]
+    def weights_of(self, pieces: Pieces) -> tuple[NDArray[np.int32], Floats]:
+        """Return the table rows of a text and their tf-idf weights, a vector of length 1 (or nothing)."""
+        rows = self._row_of[buckets_of(pieces)]
         rows = rows[rows >= 0]
         if not len(rows):
             return rows, np.zeros(0, np.float32)
@@ -143,8 +142,8 @@ class LexicalEncoder:
         weights = (1 + np.log(counts)) * self.idf[rows]
         return rows, weights / np.sqrt(weights @ weights)
 
-    def _embed(self, text: str) -> Floats:
-        rows, weights = self.weights_of(text)
+    def _embed(self, pieces: Pieces) -> Floats:
+        rows, weights = self.weights_of(pieces)
         embedded: Floats = (
             (weights * self.row_scale[rows]) @ self.table.take(rows, 0).astype(np.float32) * self.column_scale
         )

@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from router.arrays import read_arrays, write_arrays
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
-from router.features import clip
 from router.runtime import Graph
 from router.surface import N_SURFACE, SURFACE_LIMIT, surface_counts
+from router.text import clip
 
 GRAPH_FILE, TOKENIZER_FILE, SURFACE_FILE = "encoder.onnx", "tokenizer.json", "surface.npz"
 #: What ``turnout encoder export`` makes; a bundle adds SURFACE_FILE.
@@ -76,7 +76,7 @@ class MiniLMEncoder:
 
     def with_surface_of(self, texts: Sequence[str]) -> MiniLMEncoder:
         """Return the encoder with surface counts scaled to these (training) texts."""
-        counts = surface_counts([clip(text) for text in texts])
+        counts = surface_counts(texts)
         spread = counts.std(axis=0)
         return replace(
             self,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.domain import Floats
+from router.pieces import DIGITS, LETTERS, Pieces, pieces_of
 
 _CLASSES: tuple[tuple[str, bytes], ...] = (
     ("digits", b"0123456789"),
@@ -33,11 +34,8 @@ _OPTION_LETTERS = "ABCDEFGHIJ"
 _OPTION_OF_MARK = {
     form.format(letter).encode(): letter for letter in _OPTION_LETTERS for form in ("{}.", "{})", "({}", "{}:")
 }
-_PHRASES: tuple[bytes, ...] = (
-    b"how many", b"which", b"what", b"why", b"find", b"not ", b"each", b"prove", b"def ", b"return", b"percent",
-    b"if ", b"true", b"following", b"except", b"all ", b"most", b"answer:", b"\nq:", b"step", b"\\frac", b"```",
-    b"\n    ",
-)  # fmt: skip
+#: What words alone do not say: layout, code and the marks of a worked example.
+_PHRASES: tuple[bytes, ...] = (b"\\frac", b"```", b"\n    ", b"def ", b"nswer:", b"\nQ:", b"__")
 _FIRST_NUMBER = re.compile(rb"[0-9]{1,9}")
 _LARGEST_FIRST_NUMBER = 20
 _MOST_DIGITS = 12
@@ -66,14 +64,7 @@ def _class_matrix() -> Floats:
     return matrix
 
 
-def _only(members: bytes) -> bytes:
-    """Return the translation that leaves these bytes and makes spaces of all others."""
-    return bytes(byte if byte in members else 0x20 for byte in range(256))
-
-
 _CLASS_OF_BYTE = _class_matrix()
-_ONLY_DIGITS = _only(b"0123456789")
-_ONLY_WORDS = _only(bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256)))
 
 
 def surface_counts(texts: Sequence[str]) -> Floats:
@@ -82,32 +73,44 @@ def surface_counts(texts: Sequence[str]) -> Floats:
     Parameters
     ----------
     texts : sequence of n str
-        Already clipped (:func:`router.features.clip`).
+        Clipped here.
 
     Returns
     -------
     ndarray of shape (n, N_SURFACE), float32
         Columns as in :data:`NAMES`; all finite, all 0 for an empty text.
     """
+    return logarithms_of([counts_of(pieces_of(text)) for text in texts])
+
+
+def logarithms_of(rows: Sequence[tuple[float, ...]]) -> Floats:
+    """Lay out raw counts as rows, shape (n, N_SURFACE), and take the logarithms of those that are sizes."""
     # Once for all rows: a numpy call costs more than its sums on so few numbers.
-    rows = np.array([_count(text.encode("utf-8", "replace")) for text in texts], np.float32)
-    rows = rows.reshape(len(texts), N_SURFACE)
-    np.log1p(rows, out=rows, where=_IS_LOG)
-    return rows
+    counts = np.array(rows, np.float32).reshape(len(rows), N_SURFACE)
+    np.log1p(counts, out=counts, where=_IS_LOG)
+    return counts
 
 
-def _count(data: bytes) -> tuple[float, ...]:
-    """Return the counts of one text; the logarithms are taken by the caller."""
+def counts_of(pieces: Pieces) -> tuple[float, ...]:
+    """Return the raw counts of one text."""
+    data = pieces.data
     n = len(data)
     if not n:
         return _NOTHING
     per_class = (np.bincount(np.frombuffer(data, np.uint8), minlength=256) @ _CLASS_OF_BYTE).tolist()
-    digits = [len(run) for run in data.translate(_ONLY_DIGITS).split()] if per_class[0] else []
-    first = _FIRST_NUMBER.search(data) if digits else None
-    first_number = int(first[0]) if first else 0
-    words = [len(run) for run in data.translate(_ONLY_WORDS).split()]
-    lower = data.lower()
-    n_words, n_distinct = len(words), len(set(lower.split()))
+    words = pieces.kinds == LETTERS
+    word_lengths, word_hashes = pieces.lengths[words], pieces.hashes[words]
+    n_words = len(word_lengths)
+    n_distinct = 0
+    if n_words:
+        word_hashes.sort()
+        n_distinct = 1 + int(np.count_nonzero(word_hashes[1:] != word_hashes[:-1]))
+    n_numbers = most_digits = first_number = 0
+    if per_class[0]:
+        numbers = pieces.lengths[pieces.kinds == DIGITS]
+        n_numbers, most_digits = len(numbers), int(numbers.max())
+        first = _FIRST_NUMBER.search(data)
+        first_number = int(first[0]) if first else 0
     lines = data.split(b"\n")
     heads = [line[:1] for line in lines]
     marks = {line[:2] for line in lines}
@@ -116,13 +119,13 @@ def _count(data: bytes) -> tuple[float, ...]:
         *per_class,
         *[count / n for count in per_class],
         len({_OPTION_OF_MARK[mark] for mark in marks if mark in _OPTION_OF_MARK}),
-        len(digits),
-        sum(digits) / len(digits) if digits else 0.0,
-        min(max(digits, default=0), _MOST_DIGITS),
+        n_numbers,
+        per_class[0] / n_numbers if n_numbers else 0.0,
+        min(most_digits, _MOST_DIGITS),
         first_number if first_number <= _LARGEST_FIRST_NUMBER else 0,
         n_words,
-        sum(words) / n_words if n_words else 0.0,
-        max(words, default=0),
+        sum(per_class[i] for i in _LETTER_CLASSES) / n_words if n_words else 0.0,
+        int(word_lengths.max()) if n_words else 0,
         n_distinct,
         n_distinct / max(n_words, 1),
         len(lines),
@@ -130,8 +133,9 @@ def _count(data: bytes) -> tuple[float, ...]:
         sum([head in _BULLETS for head in heads]),
         max(map(len, lines)),
         len(lines[-1]),
-        *map(lower.count, _PHRASES),
+        *map(data.count, _PHRASES),
     )
 
 
 _NOTHING = (0.0,) * N_SURFACE
+_LETTER_CLASSES = (1, 2, 11)

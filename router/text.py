@@ -28,6 +28,11 @@ HARNESS_TAGS = (
 _WRAPPERS = ("<task>", "</task>", "<user_query>", "</user_query>", "<user_message>", "</user_message>")
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+#: Of a long text encoders read the head and the tail, with a mark between: the instruction at the start and the
+#: question at the end both count, and the time is bounded.
+HEAD_CHARACTERS = 6_000
+TAIL_CHARACTERS = 2_000
+_CUT = "\n…\n"
 #: What a provider reads of one image, roughly: high detail, about a thousand tokens of four characters.
 IMAGE_CHARACTERS = 4_000
 
@@ -69,6 +74,13 @@ def read(
         fallback = fallback or "\n".join(texts)
     shape = Shape(n_characters, len(messages), n_tools, has_images, needs_json_schema, max_output_tokens)
     return Prompt(text or fallback, shape)
+
+
+def clip(text: str) -> str:
+    """Return the part of a text that encoders read: all of it, or its head and its tail; idempotent."""
+    if len(text) <= HEAD_CHARACTERS + TAIL_CHARACTERS:
+        return text
+    return text[:HEAD_CHARACTERS] + _CUT + text[-TAIL_CHARACTERS:]
 
 
 def human(texts: Sequence[str]) -> str:

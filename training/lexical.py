@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
 from router.domain import Floats
-from router.features import clip
 from router.lexical import N_BUCKETS, LexicalEncoder, buckets_of
-from router.surface import N_SURFACE, surface_counts
+from router.pieces import Pieces, pieces_of
+from router.surface import N_SURFACE, counts_of, logarithms_of
 from training.embed import FittedEncoder
 from training.settings import LexicalSettings
 from training.topics import TopicModel
@@ -49,9 +49,9 @@ def fit_lexical(
     -------
     FittedEncoder
     """
-    clipped = [clip(text) for text in texts]
-    blank = _blank_encoder(clipped, settings.min_prompts)
-    weights = _sparse_weights(blank, clipped)
+    cut = [pieces_of(text) for text in texts]
+    blank = _blank_encoder(cut, settings.min_prompts)
+    weights = _sparse_weights(blank, cut)
     directions = _directions(weights, settings.n_columns, seed)
     topic_model = None
     columns = directions
@@ -72,17 +72,17 @@ def fit_lexical(
     return FittedEncoder(encoder, read, topic_model)
 
 
-def _blank_encoder(clipped: Sequence[str], min_prompts: int) -> LexicalEncoder:
+def _blank_encoder(cut: Sequence[Pieces], min_prompts: int) -> LexicalEncoder:
     """Make an encoder with rows but no columns: it knows buckets, idf and the scale of surface counts."""
     n_prompts_with = np.zeros(N_BUCKETS, np.int64)
-    for text in clipped:
-        n_prompts_with[np.unique(buckets_of(text))] += 1
+    for pieces in cut:
+        n_prompts_with[np.unique(buckets_of(pieces))] += 1
     buckets = np.flatnonzero(n_prompts_with >= min_prompts)
-    counts = surface_counts(clipped)
+    counts = logarithms_of([counts_of(pieces) for pieces in cut])
     spread = counts.std(axis=0)
     return LexicalEncoder(
         buckets=buckets.astype(np.uint32),
-        idf=(np.log((1 + len(clipped)) / (1 + n_prompts_with[buckets])) + 1).astype(np.float32),
+        idf=(np.log((1 + len(cut)) / (1 + n_prompts_with[buckets])) + 1).astype(np.float32),
         table=np.zeros((len(buckets), 0), np.int8),
         row_scale=np.ones(len(buckets), np.float32),
         column_scale=np.ones(0, np.float32),
@@ -91,8 +91,8 @@ def _blank_encoder(clipped: Sequence[str], min_prompts: int) -> LexicalEncoder:
     )
 
 
-def _sparse_weights(encoder: LexicalEncoder, clipped: Sequence[str]) -> sp.csr_matrix:
-    pairs = [encoder.weights_of(text) for text in clipped]
+def _sparse_weights(encoder: LexicalEncoder, cut: Sequence[Pieces]) -> sp.csr_matrix:
+    pairs = [encoder.weights_of(pieces) for pieces in cut]
     ends = np.cumsum([0, *(len(rows) for rows, _ in pairs)])
     return sp.csr_matrix(
         (
@@ -100,7 +100,7 @@ def _sparse_weights(encoder: LexicalEncoder, clipped: Sequence[str]) -> sp.csr_m
             np.concatenate([rows for rows, _ in pairs]),
             ends,
         ),
-        shape=(len(clipped), len(encoder.buckets)),
+        shape=(len(cut), len(encoder.buckets)),
     )
 
 

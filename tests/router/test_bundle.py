@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router import bundle, features
+from router import bundle
 from router.arrays import read_arrays, write_arrays
 from router.errors import (
     BundleCorrupt,
@@ -220,12 +220,3 @@ def test_a_number_that_is_not_finite_becomes_null_in_the_manifest(tiny_bundle):
 def test_the_manifest_survives_a_round_trip(tiny_bundle):
     manifest = bundle.load(tiny_bundle).manifest
     assert Manifest.from_json(manifest.to_json()) == manifest
-
-
-def test_a_long_text_is_read_head_and_tail():
-    text = "h" * 10_000 + "t" * 10_000
-    clipped = features.clip(text)
-    assert clipped.startswith("h" * features.HEAD_CHARACTERS)
-    assert clipped.endswith("t" * features.TAIL_CHARACTERS)
-    assert len(clipped) < 8_100
-    assert features.clip("short") == "short"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.text import IMAGE_CHARACTERS, read
+from router.text import HEAD_CHARACTERS, IMAGE_CHARACTERS, TAIL_CHARACTERS, clip, read
 
 
 def user(content):
@@ -75,3 +75,12 @@ def test_many_unclosed_elements_stay_and_take_linear_time():
     # A hundred thousand openings: anything quadratic would take minutes here.
     nested = "<system-reminder>" * 100_000
     assert read([user(nested)]).text == nested
+
+
+def test_a_long_text_is_read_head_and_tail():
+    clipped = clip("h" * 10_000 + "t" * 10_000)
+    assert clipped.startswith("h" * HEAD_CHARACTERS)
+    assert clipped.endswith("t" * TAIL_CHARACTERS)
+    assert len(clipped) < 8_100
+    assert clip(clipped) == clipped
+    assert clip("short") == "short"

@@ -70,7 +70,8 @@ def test_the_card_says_simulated(trained):
 
 def test_predictions_are_calibrated_against_the_known_truth(test_rows):
     _, truth, said = test_rows
-    assert np.abs(said.quality.mean(axis=0) - truth.mean(axis=0)).max() < 0.04
+    # Calibrated on some 200 binary labels: their mean alone errs by .5 / sqrt(200) = .035; four candidates, 2.5 of that.
+    assert np.abs(said.quality.mean(axis=0) - truth.mean(axis=0)).max() < 2.5 * 0.5 / np.sqrt(200)
     for j in range(truth.shape[1]):
         order = np.argsort(said.quality[:, j])
         gaps = [said.quality[part, j].mean() - truth[part, j].mean() for part in np.array_split(order, 4)]
