@@ -16,7 +16,7 @@ from router.domain import Floats
 from router.features import Encoder
 from training.errors import InvalidSettings
 from training.settings import Settings
-from training.topics import TopicModel, fit_topics
+from training.topics import TopicModel
 
 _BATCH = 64
 
@@ -31,7 +31,7 @@ class FittedEncoder:
     columns : ndarray of shape (c,), intp
         Feature columns for the quality and token estimators.
     topics : TopicModel or None
-        None where the data tells no topics apart.
+        What the encoder itself learned of topics; None where it did not, or where the data tells none apart.
     """
 
     encoder: Encoder
@@ -71,9 +71,7 @@ def fit_encoder(texts: Sequence[str], topics: Sequence[str] | None, settings: Se
         raise InvalidSettings(f"encoder_dir {folder} lacks {', '.join(missing)}; make it with 'turnout encoder export'")
     bare = MiniLMEncoder.from_files({name: (folder / name).read_bytes() for name in FILES})
     encoder = bare.with_surface_of(texts)
-    features = embed(encoder, texts) if topics is not None else None
-    model = None if features is None or topics is None else fit_topics(features, topics)
-    return FittedEncoder(encoder, np.arange(encoder.dim), model)
+    return FittedEncoder(encoder, np.arange(encoder.dim), None)
 
 
 def embed(encoder: Encoder, texts: Sequence[str], advance: Callable[[int], None] | None = None) -> Floats:

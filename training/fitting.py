@@ -7,7 +7,7 @@ Each part of the rows has one use: ``train`` fits, ``validation`` chooses (kind 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from training.estimators import KINDS, Average, QualityEstimator
 from training.operating import regret
 from training.settings import Settings
 from training.tokens import TokenModel, calibrate_tokens, fit_tokens
-from training.topics import TopicBlend, TopicModel, topic_means, topics_of
+from training.topics import TopicBlend, TopicModel, fit_topics, topic_means, topics_of
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -132,6 +132,8 @@ def fit(
     tell("embed")
     features = embed(encoder.encoder, table.prompts, advance)
     read = features[:, encoder.columns]
+    if topics is not None and encoder.topics is None:
+        encoder = replace(encoder, topics=fit_topics(features[train], topics))
 
     tell("fit output tokens")
     tokens = fit_tokens(read[train], table.output_tokens[train], settings.heads, settings.seed)

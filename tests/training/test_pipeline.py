@@ -70,7 +70,7 @@ def test_the_card_says_simulated(trained):
 
 def test_predictions_are_calibrated_against_the_known_truth(test_rows):
     _, truth, said = test_rows
-    # Calibrated on some 200 binary labels: their mean alone errs by .5 / sqrt(200) = .035; four candidates, 2.5 of that.
+    # Calibrated on some 200 binary labels: their mean alone errs by .5 / sqrt(200) = .035; of four, 2.5 times that.
     assert np.abs(said.quality.mean(axis=0) - truth.mean(axis=0)).max() < 2.5 * 0.5 / np.sqrt(200)
     for j in range(truth.shape[1]):
         order = np.argsort(said.quality[:, j])
