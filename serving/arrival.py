@@ -27,6 +27,37 @@ def protocol_of(limits: Limits) -> type[HttpToolsProtocol]:
     return LimitedProtocol
 
 
+class _Coalescing:
+    """A transport whose writes of one turn of the loop leave together: head and body in one system call."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._waiting: list[bytes] = []
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._waiting.clear()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._transport.is_closing():
+            self._transport.writelines(waiting)
+
+
 class _ArrivalProtocol(HttpToolsProtocol):
     """A timer runs only while something is overdue to arrive: never for a head that comes in one piece."""
 
@@ -37,7 +68,7 @@ class _ArrivalProtocol(HttpToolsProtocol):
     _is_in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Coalescing(transport, self.loop))  # type: ignore[arg-type]
         self._start_timing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,7 +96,7 @@ class _ArrivalProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._stop_timing()
         # The application runs when this piece of data is parsed: a body that came with its head is whole by then.
-        self.scope[IS_WHOLE] = True  # type: ignore[typeddict-unknown-key]
+        self.scope[IS_WHOLE] = True  # type: ignore[literal-required]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

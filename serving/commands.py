@@ -171,6 +171,10 @@ def server_of(application: Application, settings: Settings, ready: Callable[[int
 
 
 def _run(server: uvicorn.Server) -> None:
+    import signal
+
+    # uvicorn raises the signal again once it has shut down; the default would end us with log lines unwritten.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.run()
     except KeyboardInterrupt:
@@ -178,6 +182,8 @@ def _run(server: uvicorn.Server) -> None:
     except SystemExit:
         # uvicorn's way to say that it could not start; serve() says why.
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _greet(application: Application, port: int) -> None:

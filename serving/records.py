@@ -202,9 +202,11 @@ class SqliteRecordStore:
             database.close()
 
     def _write_all(self, database: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        """Write the whole queue; return the connection to go on with, None after a failure."""
-        while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(N_BATCH, len(self._queue)))]
+        """Write what is queued now; return the connection to go on with, None after a failure."""
+        n_left = len(self._queue)  # what comes meanwhile waits: a transaction for each would cost far more
+        while n_left:
+            batch = [self._queue.popleft() for _ in range(min(N_BATCH, n_left))]
+            n_left -= len(batch)
             try:
                 if database is None:
                     database = _connect(self._path)
