@@ -6,13 +6,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOCK = deploy/lock
+TORCH = torch==2.13.0
+UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test check lint fix train-sample bench lock clean
+.PHONY: run test fix train-sample encoder lock clean
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
 
-test: $(VENV)/.dev
+test: $(VENV)/.encoder
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,11 +43,27 @@ $(VENV)/.dev: $(VENV)/.python $(LOCK)/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# The tests of `turnout encoder export` need torch. It stands outside the lock, since the right build depends on the machine; where
+# pip would bring the CUDA one (gigabytes) it is left out and those tests are skipped, saying so.
+$(VENV)/.encoder: $(VENV)/.dev $(LOCK)/encoder.txt
+	@if $(BIN)/python -m pip install --dry-run --quiet --no-deps --report - $(TORCH) 2>/dev/null \
+		| $(BIN)/python -c 'import json, sys; v = json.load(sys.stdin)["install"]; sys.exit(bool(v) and sys.platform == "linux" and "+cpu" not in v[0]["metadata"]["version"])'; \
+	then echo "installing $(TORCH) for the encoder tests"; \
+		$(BIN)/python -m pip install --quiet --no-deps $(TORCH) && \
+		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)/encoder.txt; \
+	else echo "pip offers no CPU build of $(TORCH) here: the encoder export tests will be skipped ('make encoder' installs it anyway)"; fi
+	touch $@
+
+encoder: $(VENV)/.dev
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)/encoder.txt
+
 # Pins with hashes and without any index or download address; uv resolves for every supported Python at once.
 lock:
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml deploy/lock/build.in -o $(LOCK)/serve.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml deploy/lock/build.in -o $(LOCK)/dev.txt
+	$(UV) pyproject.toml $(LOCK)/build.in -o $(LOCK)/serve.txt
+	$(UV) --extra dev pyproject.toml $(LOCK)/build.in -o $(LOCK)/dev.txt
+	$(UV) --override $(LOCK)/no-torch.in --no-emit-package torch --constraint $(LOCK)/dev.txt $(LOCK)/encoder.in -o $(LOCK)/encoder.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info

@@ -1,42 +1,22 @@
 """Prompts to feature rows, by the very encoder that will serve.
 
-Entry points: :class:`FittedEncoder` and :func:`fit_encoder`.
+Entry points: :func:`fit_encoder` and :func:`embed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.domain import Floats
 from router.features import Encoder
 from training.errors import InvalidSettings
+from training.fitted_encoder import FittedEncoder
 from training.settings import Settings
-from training.topics import TopicModel
 
 _BATCH = 64
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FittedEncoder:
-    """An encoder, and what the estimators may read of it.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    columns : ndarray of shape (c,), intp
-        Feature columns for the quality and token estimators.
-    topics : TopicModel or None
-        What the encoder itself learned of topics; None where it did not, or where the data tells none apart.
-    """
-
-    encoder: Encoder
-    columns: NDArray[np.intp]
-    topics: TopicModel | None
 
 
 def fit_encoder(texts: Sequence[str], topics: Sequence[str] | None, settings: Settings) -> FittedEncoder:

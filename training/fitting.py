@@ -16,7 +16,8 @@ from router.domain import Floats, Price
 from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable
 from training.calibrate import Calibration, calibrate
-from training.embed import FittedEncoder, embed, fit_encoder
+from training.embed import embed, fit_encoder
+from training.fitted_encoder import FittedEncoder
 from training.errors import NotEnoughData
 from training.estimators import KINDS, Average, QualityEstimator
 from training.operating import regret

@@ -23,7 +23,7 @@ from router.domain import Floats
 from router.lexical import N_BUCKETS, LexicalEncoder, buckets_of
 from router.pieces import Pieces, pieces_of
 from router.surface import N_SURFACE, counts_of, logarithms_of
-from training.embed import FittedEncoder
+from training.fitted_encoder import FittedEncoder
 from training.settings import LexicalSettings
 from training.topics import TopicModel
 
