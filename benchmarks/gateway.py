@@ -235,8 +235,8 @@ def _measure(
             server = servers[name][0]
             before_s = server.cpu_s()
             _load(servers[name], tokens, requests, connections, seed + round_)
-            # The records of the last quarter of a second are still being written.
-            time.sleep(0.4)
+            # The records of the last second are still being written, and count.
+            time.sleep(1.3)
             cpu_ms[name].append((server.cpu_s() - before_s) / requests * 1e3)
     row: dict[str, object] = {"n_prompt_tokens": tokens}
     for name, taken in cpu_ms.items():
