@@ -72,10 +72,7 @@ class Bundle:
         Predictions
             Columns in the manifest's order; ``input_tokens`` estimated from the length of the text alone.
         """
-        outputs = self.predictor.predict(self.encoder.encode(texts))
-        if self._without_tokens is not None:
-            for name in TOKENS_OUTPUTS:
-                outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
+        outputs = self.outputs(texts)
         lengths = np.array([len(text) for text in texts], np.float32)
         return Predictions(
             candidates=self.manifest.names,
@@ -86,6 +83,14 @@ class Bundle:
             output_tokens=outputs["output_tokens"],
             output_tokens_p90=outputs["output_tokens_p90"],
         )
+
+    def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
+        """Return what the graphs give for n texts, each (n, m); NaN for token counts the bundle does not know."""
+        outputs = self.predictor.predict(self.encoder.encode(texts))
+        if self._without_tokens is not None:
+            for name in TOKENS_OUTPUTS:
+                outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
+        return outputs
 
 
 def load(directory: str | os.PathLike[str]) -> Bundle:

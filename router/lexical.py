@@ -119,8 +119,10 @@ class LexicalEncoder:
             pieces = pieces_of(text)
             row[:width] = self._embed(pieces)
             counted.append(counts_of(pieces))
-        counts = (logarithms_of(counted) - self.surface_mean) / self.surface_scale
-        np.clip(counts, -SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:])
+        counts = logarithms_of(counted)
+        counts -= self.surface_mean
+        counts /= self.surface_scale
+        counts.clip(-SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:])
         return features
 
     def weights_of(self, pieces: Pieces) -> tuple[NDArray[np.int32], Floats]:

@@ -106,7 +106,7 @@ class Router:
             the caller's and the candidate's own limits.
         """
         asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
-        raw = self.bundle.predict([p.text for p in asked])
+        raw = self.bundle.outputs([p.text for p in asked])
         lengths = np.array([p.shape.n_characters for p in asked], np.float32)
         limit = self._limits(asked)
 
@@ -116,12 +116,12 @@ class Router:
 
         return Predictions(
             candidates=self._names,
-            quality=columns(raw.quality),
-            quality_low=columns(raw.quality_low),
-            quality_high=columns(raw.quality_high),
+            quality=columns(raw["quality"]),
+            quality_low=columns(raw["quality_low"]),
+            quality_high=columns(raw["quality_high"]),
             input_tokens=lengths[:, None] * self._tokens_per_character,
-            output_tokens=_at_most(columns(raw.output_tokens), limit),
-            output_tokens_p90=_at_most(columns(raw.output_tokens_p90), limit),
+            output_tokens=_at_most(columns(raw["output_tokens"]), limit),
+            output_tokens_p90=_at_most(columns(raw["output_tokens_p90"]), limit),
         )
 
     def _limits(self, prompts: Sequence[Prompt]) -> Floats | None:
