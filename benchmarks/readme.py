@@ -37,8 +37,8 @@ def figures() -> str:
     ]
     return "\n".join(
         [
-            f"Held-out prompts of `mix` (15,592 exam-like prompts, six LLMs of 2024): mean over {report['seeds']} splits of "
-            "60/20/20 by question, with the range.",
+            "Held-out prompts of `mix` (15,592 exam-like prompts, six LLMs of 2024): "
+            f"mean over {report['seeds']} splits of 60/20/20 by question, with the range.",
             "Operating points are chosen on validation rows and scored on test rows, with the exported bundle and the "
             "router's own policy code.",
             "",
@@ -66,8 +66,8 @@ def bench() -> str:
         "|---|---|---|",
         *(f"| {row['n_tokens']:,} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |" for row in decision["decisions"]),
         "",
-        f"`python benchmarks/gateway.py` (key, routing, records and log on; {gateway['n_candidates']} candidates; the same "
-        "server and client do the bare pass-through in the same run):",
+        f"`python benchmarks/gateway.py` (key, routing, records and log on; {gateway['n_candidates']} candidates; "
+        "the same server and client do the bare pass-through in the same run):",
         "",
         "| prompt, tokens | emulator alone, CPU ms | bare pass-through, CPU ms | gateway, CPU ms | gateway / bare |",
         "|---|---|---|---|---|",

@@ -17,9 +17,9 @@ from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable
 from training.calibrate import Calibration, calibrate
 from training.embed import embed, fit_encoder
-from training.fitted_encoder import FittedEncoder
 from training.errors import NotEnoughData
 from training.estimators import KINDS, Average, QualityEstimator
+from training.fitted_encoder import FittedEncoder
 from training.operating import regret
 from training.settings import Settings
 from training.tokens import TokenModel, calibrate_tokens, fit_tokens
