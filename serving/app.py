@@ -26,7 +26,7 @@ from serving.api_page import describe
 from serving.control_api import control_api
 from serving.edge import App, Edge, Limits, Receive, Scope, Send, read_body, send_error
 from serving.emulator import EmulatorServer
-from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unauthenticated
 from serving.exchange import Exchange
 from serving.gateway import Answer, Gateway
 from serving.pool import Pool
@@ -64,6 +64,8 @@ class ChatEndpoint:
         except GatewayError as error:
             if exchange.principal is not None:
                 exchange.fail(self._gateway.records, error)
+            else:
+                _note_refused(error, exchange.id)
             headers = [*exchange.headers(), *([(b"allow", b"POST")] if isinstance(error, MethodNotAllowed) else [])]
             await send_error(send, error, headers)
 
@@ -97,6 +99,15 @@ class ChatEndpoint:
             timer.cancel()
             if watcher is not None:
                 watcher.cancel()
+
+
+def _note_refused(error: GatewayError, request_id: str | None = None) -> None:
+    """Log a request of nobody we know. It leaves no record: strangers shall not fill the disk."""
+    logs.event(
+        "refused",
+        {"id": request_id, "status": error.status, "outcome": error.outcome, "code": error.code},
+        level="warning",
+    )
 
 
 async def _send(answer: Answer, send: Send) -> None:
@@ -276,6 +287,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     elif not isinstance(error, GatewayError):
         # Edge logs it: Starlette raises it again after this answer.
         error = GatewayError("the gateway failed; its log says where")
+    elif isinstance(error, Unauthenticated):
+        _note_refused(error)
     body, content_type = error.to_wire()
     headers = {name.decode(): value.decode() for name, value in error.headers()}
     return Response(body, error.status, headers, content_type)

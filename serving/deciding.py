@@ -80,7 +80,8 @@ def _policy(state: State, model: str, dials: Dials) -> Policy:
     try:
         return state.router.policy(preset or dials.policy or state.settings.routing.default)
     except InvalidPolicy as error:
-        raise InvalidRequest(str(error), param="turnout.preset") from error
+        param = dials.policy_param or "model"
+        raise InvalidRequest(f"{param}: {error}", param=param) from error
 
 
 def _within(state: State, principal: Principal, constraints: Constraints) -> Constraints:

@@ -27,10 +27,19 @@ _KNOWN = (*_POLICIES, "max_cost_usd", "allow", "deny")
 
 @dataclass(frozen=True, slots=True)
 class Dials:
-    """What the caller asked of the routing; ``policy`` is a preset's name, a policy, or None for the default."""
+    """What the caller asked of the routing.
+
+    Parameters
+    ----------
+    policy : Policy, str or None
+        A preset's name, a policy, or None for the default.
+    policy_param : str or None
+        The field or header that asked for it, for the words of an error.
+    """
 
     policy: Policy | str | None = None
     constraints: Constraints = field(default_factory=Constraints)
+    policy_param: str | None = field(default=None, compare=False)
 
 
 _UNTOUCHED = Dials()
@@ -64,13 +73,15 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
     if not asked:
         return _UNTOUCHED
     largest = asked.get("max_cost_usd")
+    policy, param = _policy(asked)
     return Dials(
-        _policy(asked),
+        policy,
         Constraints(
             _globs(asked, "allow"),
             _globs(asked, "deny"),
             None if largest is None else fields.amount(largest[1], largest[0]),
         ),
+        param,
     )
 
 
@@ -94,19 +105,20 @@ def _of_body(extension: object) -> dict[str, tuple[str, object]]:
     return {key: (f"{FIELD}.{key}", value) for key, value in extension.items() if value is not None}
 
 
-def _policy(asked: Mapping[str, tuple[str, object]]) -> Policy | str | None:
+def _policy(asked: Mapping[str, tuple[str, object]]) -> tuple[Policy | str | None, str | None]:
+    """Return the policy asked for, and by which field or header."""
     given = [key for key in _POLICIES if key in asked]
     if len(given) > 1:
         params = " and ".join(asked[key][0] for key in given)
         raise InvalidRequest(f"{params} exclude each other: expected one of them", param=asked[given[1]][0])
     if not given:
-        return None
+        return None, None
     param, value = asked[given[0]]
     if given[0] == "preset":
         if not isinstance(value, str) or not value:
             raise fields.wrong(param, value, "the name of a preset")
-        return value
-    return Policy(given[0], fields.amount(value, param, 1.0 if given[0] == "threshold" else float("inf")))
+        return value, param
+    return Policy(given[0], fields.amount(value, param, 1.0 if given[0] == "threshold" else float("inf"))), param
 
 
 def _globs(asked: Mapping[str, tuple[str, object]], key: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serving.arrival import protocol_of
-from serving.edge import Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
+from serving.edge import IS_WHOLE, Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
 from serving.errors import (
     BodyTooLarge,
     ClientDisconnected,
@@ -214,6 +214,38 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_head_and_body_of_an_answer_leave_together() -> None:
+    async with listening() as (reader, writer):
+        writer.write(HEAD % 2 + b"ok")
+        arrived = await asyncio.wait_for(reader.read(65536), 5)
+        assert arrived.startswith(b"HTTP/1.1 200 OK") and arrived.endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+async def test_an_answer_that_closes_its_connection_is_sent_whole() -> None:
+    async with listening() as (reader, writer):
+        writer.write(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+        arrived = await asyncio.wait_for(reader.read(), 5)
+        assert arrived.startswith(b"HTTP/1.1 200 OK") and arrived.endswith(b"0\r\n\r\n")
+
+
+async def test_a_body_in_two_pieces_is_awaited_and_timed() -> None:
+    async with listening() as (reader, writer):
+        writer.write(HEAD % 4 + b"he")
+        await asyncio.sleep(0.05)
+        writer.write(b"y!")
+        assert (await _answer(reader))[0] == b"HTTP/1.1 200 OK"
+        await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        writer.write(HEAD % 4 + b"he")
+        assert (await _answer(reader))[0] == b"HTTP/1.1 408 Request Timeout"
+
+
+async def test_a_body_known_to_be_whole_is_capped_all_the_same() -> None:
+    scope = {**a_scope(), IS_WHOLE: True}
+    assert await read_body(scope, receiving(part(b"a" * 100)), LIMITS) == b"a" * 100
+    with pytest.raises(BodyTooLarge):
+        await read_body(scope, receiving(part(b"a" * 101)), LIMITS)
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/x HTTP/1.1\r\nHost: x\r\nX-Slow: "])

@@ -227,6 +227,25 @@ async def test_the_callers_faults_are_named_in_the_openai_envelope(running, aske
     assert "nonsense" not in repr(record)
 
 
+async def test_a_header_that_asks_for_the_impossible_is_named(running) -> None:
+    response = await running.chat(headers={"x-turnout-preset": "nonsense"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "x-turnout-preset")
+    assert error["message"].startswith("x-turnout-preset: ")
+
+
+async def test_a_refused_stranger_is_logged_once_and_leaves_no_record(start, pool_toml, caplog) -> None:
+    async with start(keyed(pool_toml)) as gateway:
+        with caplog.at_level("INFO", "turnout"):
+            response = await gateway.chat(headers=bearer("sk-turnout-nobody-000000000000000"))
+            await gateway.client.get("/v1/models")
+        first, second = (record for record in caplog.records if record.message == "refused")
+        assert first.fields["status"] == 401 and first.fields["id"] == response.headers["x-request-id"]
+        assert second.fields["status"] == 401
+        assert "nobody" not in repr(first.fields)
+        assert gateway.records.kept == []
+
+
 @pytest.mark.parametrize(
     "headers", [{}, bearer("sk-turnout-nobody-000000000000000"), {"authorization": f"Basic {ALICE}"}]
 )
