@@ -2,7 +2,7 @@
 
 Each kind of policy is one row of :data:`KINDS`. Columns must be in a fixed order of the caller's choice
 (:class:`router.routing.Router` sorts by name): ties beyond quality and cost go to the first column. Nothing here
-knows names, prices or requests; entry points are :func:`eligible`, :func:`rank` and :func:`choose`.
+knows names, prices or requests; entry points are :func:`eligible`, :func:`rank`, :func:`choose` and :func:`order`.
 
 The rules keep these promises, each a property test: the choice is eligible; a dominated candidate never changes
 it; raising a threshold or a willingness to pay never lowers the predicted quality of the choice.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from router.errors import InvalidPolicy
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Order = NDArray[np.intp]
+Floats = Sequence[float]
+Flags = Sequence[bool]
+Key = tuple[float, ...]
 
 DEFAULT_PRESETS: Mapping[str, Policy] = {
     "quality": Policy("willingness_to_pay_usd", 10.0, "quality"),
@@ -126,14 +129,45 @@ def _by_quality_per_usd(quality: Matrix, cost: Matrix, value: float, allowed: Ma
     return (~clears).astype(np.float64), np.where(clears, -ratio, -quality), np.where(clears, -quality, cost), cost
 
 
-_Rule = Callable[[Matrix, Matrix, float, Mask], tuple[Matrix, ...]]
+def _threshold_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+    pointless = _dominated_one(quality, cost, allowed)
+    return [
+        (float(pointless[i]), c, -q) if q >= value else (2.0, -q, c)
+        for i, (q, c) in enumerate(zip(quality, cost, strict=True))
+    ]
 
-#: kind -> (rule, largest value that makes sense, whether latency stands in the place of cost)
-KINDS: Mapping[str, tuple[_Rule, float, bool]] = {
-    "threshold": (_by_threshold, 1.0, False),
-    "willingness_to_pay_usd": (_by_willingness_to_pay, float("inf"), False),
-    "quality_per_usd": (_by_quality_per_usd, 1.0, False),
-    "latency": (_by_threshold, 1.0, True),
+
+def _willingness_to_pay_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+    return [(c - q * value, -q, c) for q, c in zip(quality, cost, strict=True)]
+
+
+def _quality_per_usd_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+    keys: list[Key] = []
+    for q, c in zip(quality, cost, strict=True):
+        ratio = q / c if c > 0 else (inf if q > 0 else 0.0)
+        keys.append((0.0, -ratio, -q, c) if q >= value else (1.0, -q, c, c))
+    return keys
+
+
+def _dominated_one(quality: Floats, cost: Floats, allowed: Flags) -> list[bool]:
+    rivals = [(j, quality[j], cost[j]) for j, may in enumerate(allowed) if may]
+    return [
+        any(q_j >= q and c_j <= c and (q_j > q or c_j < c or j < i) for j, q_j, c_j in rivals)
+        for i, (q, c) in enumerate(zip(quality, cost, strict=True))
+    ]
+
+
+_Rule = Callable[[Matrix, Matrix, float, Mask], tuple[Matrix, ...]]
+_Keys = Callable[[Floats, Floats, float, Flags], list[Key]]
+
+#: kind -> (rule over arrays, the same for one request, largest value that makes sense, whether latency stands in the
+#: place of cost). The two forms are one rule, which a property test holds them to: on the six numbers of one request
+#: the array form spends ten times as long in calls as in sums.
+KINDS: Mapping[str, tuple[_Rule, _Keys, float, bool]] = {
+    "threshold": (_by_threshold, _threshold_keys, 1.0, False),
+    "willingness_to_pay_usd": (_by_willingness_to_pay, _willingness_to_pay_keys, inf, False),
+    "quality_per_usd": (_by_quality_per_usd, _quality_per_usd_keys, 1.0, False),
+    "latency": (_by_threshold, _threshold_keys, 1.0, True),
 }
 
 
@@ -147,7 +181,7 @@ def check(policy: Policy) -> Policy:
     """
     if policy.kind not in KINDS:
         raise InvalidPolicy(f"policy kind {policy.kind!r} is unknown; expected one of {', '.join(KINDS)}")
-    largest = KINDS[policy.kind][1]
+    largest = KINDS[policy.kind][2]
     if not (isfinite(policy.value) and 0 <= policy.value <= largest):
         upper = f" and at most {largest:g}" if isfinite(largest) else ""
         raise InvalidPolicy(f"{policy.kind} must be a number of at least 0{upper}, got {policy.value!r}")
@@ -186,7 +220,7 @@ def rank(
     InvalidPolicy
         See :func:`check`; also ``latency`` without latencies.
     """
-    rule, _, uses_latency = KINDS[check(policy).kind]
+    rule, _, _, uses_latency = KINDS[check(policy).kind]
     burden = cost_usd
     if uses_latency:
         if latency_s is None:
@@ -199,6 +233,48 @@ def rank(
     keys = rule(q, c, policy.value, allowed)
     # lexsort's last key is its first criterion, and it is stable: ties keep the column order.
     return np.lexsort((*reversed(keys), ~allowed), axis=-1)
+
+
+def order(
+    quality: Floats,
+    cost_usd: Floats,
+    policy: Policy,
+    *,
+    allowed: Flags,
+    latency_s: Floats | None = None,
+) -> list[int]:
+    """Order the candidates of one request, best first: :func:`rank` for a single row, without arrays.
+
+    Parameters
+    ----------
+    quality, cost_usd : sequences of m float
+        As in :func:`rank`.
+    policy : Policy
+        Already checked.
+    allowed : sequence of m bool
+    latency_s : sequence of m float, optional
+
+    Returns
+    -------
+    list of m int
+
+    Raises
+    ------
+    InvalidPolicy
+        ``latency`` without latencies.
+    """
+    _, keys_of, _, uses_latency = KINDS[policy.kind]
+    burden = cost_usd
+    if uses_latency:
+        if latency_s is None:
+            raise InvalidPolicy("policy kind 'latency' needs latency_s, got None")
+        burden = latency_s
+    # NaN alone differs from itself: an unknown quality is never allowed, an unknown cost is the worst.
+    usable = [may and q == q for may, q in zip(allowed, quality, strict=True)]
+    q = [value if value == value else 0.0 for value in quality]
+    c = [value if value == value else inf for value in burden]
+    keys = keys_of(q, c, policy.value, usable)
+    return sorted(range(len(q)), key=lambda i: (not usable[i], keys[i]))
 
 
 def choose(

@@ -77,32 +77,33 @@ def expected_cost_usd(
     ndarray of shape (n, m), float64
         USD; NaN where the price or a token count is unknown.
     """
-    return PriceRows.of(prices).cost_usd(input_tokens, output_tokens)
+    unknown = float("nan")
+    input_price = np.array([unknown if p is None else p.input_usd_per_mtok for p in prices])
+    output_price = np.array([unknown if p is None else p.output_usd_per_mtok for p in prices])
+    cost: NDArray[np.float64] = (
+        input_tokens.astype(np.float64) * input_price + output_tokens.astype(np.float64) * output_price
+    ) / TOKENS_PER_PRICE_UNIT
+    return cost
 
 
-@dataclass(frozen=True, slots=True)
-class PriceRows:
-    """The prices of m candidates as two rows, made once for many requests.
+def expected_costs_usd(
+    prices: Sequence[Price | None], input_tokens: Sequence[float], output_tokens: Sequence[float]
+) -> list[float]:
+    """Price one predicted call per candidate: :func:`expected_cost_usd` for a single request, without arrays.
 
     Parameters
     ----------
-    input_usd_per_token, output_usd_per_token : ndarray of shape (m,), float64
+    prices : sequence of m Price or None
+    input_tokens, output_tokens : sequences of m float
         NaN where unknown.
+
+    Returns
+    -------
+    list of m float
+        USD; NaN where the price or a token count is unknown.
     """
-
-    input_usd_per_token: NDArray[np.float64]
-    output_usd_per_token: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, prices: Sequence[Price | None]) -> PriceRows:
-        """Lay out prices in column order."""
-        unknown = float("nan")
-        return cls(
-            np.array([unknown if p is None else p.input_usd_per_mtok for p in prices]) / TOKENS_PER_PRICE_UNIT,
-            np.array([unknown if p is None else p.output_usd_per_mtok for p in prices]) / TOKENS_PER_PRICE_UNIT,
-        )
-
-    def cost_usd(self, input_tokens: Floats, output_tokens: Floats) -> NDArray[np.float64]:
-        """Price predicted calls; see :func:`expected_cost_usd`."""
-        cost: NDArray[np.float64] = input_tokens * self.input_usd_per_token + output_tokens * self.output_usd_per_token
-        return cost
+    unknown = float("nan")
+    return [
+        unknown if p is None else (i * p.input_usd_per_mtok + o * p.output_usd_per_mtok) / TOKENS_PER_PRICE_UNIT
+        for p, i, o in zip(prices, input_tokens, output_tokens, strict=True)
+    ]

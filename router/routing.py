@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import nan
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from router.bundle import Bundle, load
 from router.decision import Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
-from router.policy import DEFAULT_PRESETS, KINDS, Matrix, check, eligible, rank
-from router.pricing import PriceRows
+from router.policy import DEFAULT_PRESETS, check, eligible, order
+from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS
+from router.pricing import expected_costs_usd
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
@@ -76,7 +78,7 @@ class Router:
         self._known = np.array([b is not None for b in borrowed], bool)
         self._names = tuple(c.name for c in self.candidates)
         self._all_known = bool(self._known.all())
-        self._prices = PriceRows.of([c.price for c in self.candidates])
+        self._prices = [c.price for c in self.candidates]
         self._tokens_per_character = np.array(
             [
                 columns[i].input_tokens_per_character if known else DEFAULT_TOKENS_PER_CHARACTER
@@ -84,6 +86,7 @@ class Router:
             ],
             np.float32,
         )
+        self._rates = self._tokens_per_character.tolist()
         self._output_limit = np.array([c.capabilities.max_output_tokens or np.inf for c in self.candidates], np.float32)
         self._has_output_limit = bool(np.isfinite(self._output_limit).any())
 
@@ -106,31 +109,24 @@ class Router:
             the caller's and the candidate's own limits.
         """
         asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
-        raw = self.bundle.outputs([p.text for p in asked])
+        quality, low, high, tokens, tokens_p90 = self._predicted(asked)
         lengths = np.array([p.shape.n_characters for p in asked], np.float32)
-        limit = self._limits(asked)
+        input_tokens = lengths[:, None] * self._tokens_per_character
+        return Predictions(self._names, quality, low, high, input_tokens, tokens, tokens_p90)
 
-        def columns(values: Floats) -> Floats:
-            picked: Floats = values[:, self._columns]
-            return picked if self._all_known else np.where(self._known, picked, np.float32("nan"))
-
-        return Predictions(
-            candidates=self._names,
-            quality=columns(raw["quality"]),
-            quality_low=columns(raw["quality_low"]),
-            quality_high=columns(raw["quality_high"]),
-            input_tokens=lengths[:, None] * self._tokens_per_character,
-            output_tokens=_at_most(columns(raw["output_tokens"]), limit),
-            output_tokens_p90=_at_most(columns(raw["output_tokens_p90"]), limit),
-        )
-
-    def _limits(self, prompts: Sequence[Prompt]) -> Floats | None:
-        """Return the largest possible outputs, shape (n, m) or (m,); None where nothing limits any."""
+    def _predicted(self, prompts: Sequence[Prompt]) -> Floats:
+        """Return quality, its bounds, output tokens and their p90 for the pool, shape (5, n, m)."""
+        given = self.bundle.outputs([prompt.text for prompt in prompts])
+        block = np.array([given[name] for name in (*QUALITY_OUTPUTS, *TOKENS_OUTPUTS)]).take(self._columns, axis=2)
+        if not self._all_known:
+            block[:, :, ~self._known] = np.nan
         callers = [prompt.shape.max_output_tokens for prompt in prompts]
         if any(callers):
             asked = np.array([limit or np.inf for limit in callers], np.float32)
-            return np.minimum(asked[:, None], self._output_limit)
-        return self._output_limit if self._has_output_limit else None
+            np.minimum(block[3:], np.minimum(asked[:, None], self._output_limit), out=block[3:])
+        elif self._has_output_limit:
+            np.minimum(block[3:], self._output_limit, out=block[3:])
+        return block
 
     def policy(self, policy: Policy | str | None) -> Policy:
         """Resolve a preset's name, or the default, to a checked policy.
@@ -182,17 +178,16 @@ class Router:
         if isinstance(prompt, str):
             prompt = Prompt.of(prompt)
 
-        predictions = self.predict([prompt])
-        cost = self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens)
-        outlook = self._outlook(prompt, predictions, cost, constraints)
-        allowed = np.array([[why is None for why in outlook.excluded_by]])
-        if not allowed.any():
+        outlook = self._outlook(prompt, constraints)
+        allowed = [why is None for why in outlook.excluded_by]
+        if not any(allowed):
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
-        latency = self._latency(latency_s, predictions) if KINDS[rule.kind][2] else None
-        order = rank(predictions.quality, cost, rule, allowed=allowed, latency_s=latency)[0].tolist()
+        # Without a measured latency the longer answer is the slower.
+        latency = [latency_s.get(name, nan) for name in self._names] if latency_s else outlook.output_tokens
+        ranked = order(outlook.quality, outlook.cost_usd, rule, allowed=allowed, latency_s=latency)
 
-        first = order[0]
-        ranking = tuple(self._names[i] for i in order if outlook.excluded_by[i] is None)
+        first = ranked[0]
+        ranking = tuple(self._names[i] for i in ranked if allowed[i])
         binding, reason = _explain(rule, outlook.quality[first], len(ranking))
         return Decision(
             candidate=ranking[0],
@@ -208,9 +203,11 @@ class Router:
             outlook=outlook,
         )
 
-    def _outlook(self, prompt: Prompt, predictions: Predictions, cost: Matrix, constraints: Constraints) -> Outlook:
-        input_tokens = predictions.input_tokens[0].tolist()
-        cost_usd = cost[0].tolist()
+    def _outlook(self, prompt: Prompt, constraints: Constraints) -> Outlook:
+        """Predict, price and filter one prompt."""
+        quality, low, high, tokens, tokens_p90 = self._predicted([prompt])[:, 0].tolist()
+        input_tokens = [prompt.shape.n_characters * rate for rate in self._rates]
+        cost_usd = expected_costs_usd(self._prices, input_tokens, tokens)
         excluded = list(eligible(self.candidates, prompt.shape, constraints, input_tokens))
         if not self._all_known:
             for i in np.flatnonzero(~self._known).tolist():
@@ -224,24 +221,15 @@ class Router:
             candidates=self._names,
             like=self._like,
             excluded_by=excluded,
-            quality=predictions.quality[0].tolist(),
-            quality_low=predictions.quality_low[0].tolist(),
-            quality_high=predictions.quality_high[0].tolist(),
+            quality=quality,
+            quality_low=low,
+            quality_high=high,
             input_tokens=input_tokens,
-            output_tokens=predictions.output_tokens[0].tolist(),
-            output_tokens_p90=predictions.output_tokens_p90[0].tolist(),
+            output_tokens=tokens,
+            output_tokens_p90=tokens_p90,
             cost_usd=cost_usd,
-            cost_usd_p90=self._prices.cost_usd(predictions.input_tokens, predictions.output_tokens_p90)[0].tolist(),
+            cost_usd_p90=expected_costs_usd(self._prices, input_tokens, tokens_p90),
         )
-
-    def _latency(self, latency_s: Mapping[str, float] | None, predictions: Predictions) -> Matrix:
-        if not latency_s:
-            return predictions.output_tokens.astype(np.float64)
-        return np.array([[latency_s.get(name, np.nan) for name in self._names]], np.float64)
-
-
-def _at_most(tokens: Floats, limit: Floats | None) -> Floats:
-    return tokens if limit is None else np.minimum(tokens, limit)
 
 
 def _explain(policy: Policy, quality: float, n_eligible: int) -> tuple[str, str]:

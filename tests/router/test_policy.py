@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from router.domain import Candidate, Capabilities, Constraints, Policy, Shape
 from router.errors import InvalidPolicy
-from router.policy import KINDS, check, choose, dominated, eligible, rank
+from router.policy import KINDS, check, choose, dominated, eligible, order, rank
 
 N_CANDIDATES = 5
 # Coarse grids, so that ties in quality and cost really happen.
@@ -116,6 +116,17 @@ def test_an_unknown_cost_is_chosen_only_for_its_quality(quality, cost, allowed):
         assert not np.isnan(cost[0, chosen])
 
 
+@given(QUALITIES, COSTS, ALLOWED, POLICIES, st.integers(-1, N_CANDIDATES - 1))
+def test_one_request_is_ordered_as_a_row_of_many(quality, cost, allowed, policy, unknown):
+    if unknown >= 0:
+        quality = quality.copy()
+        quality[0, unknown] = np.nan
+    usable = allowed[0] & ~np.isnan(quality[0])
+    many = rank(quality, cost, policy, allowed=allowed, latency_s=cost)[0].tolist()
+    one = order(quality[0].tolist(), cost[0].tolist(), policy, allowed=allowed[0].tolist(), latency_s=cost[0].tolist())
+    assert [i for i in one if usable[i]] == [i for i in many if usable[i]]
+
+
 def test_a_candidate_without_a_prediction_is_never_allowed():
     quality = np.array([[np.nan, 0.1]])
     assert _choose(quality, np.array([[0.0, 1.0]]), Policy("threshold", 0.0)) == 1
@@ -147,6 +158,8 @@ def test_an_impossible_policy_is_refused_by_name(policy, message):
 def test_latency_without_latencies_is_refused():
     with pytest.raises(InvalidPolicy, match="needs latency_s"):
         rank(QUALITY, COST, Policy("latency", 0.5))
+    with pytest.raises(InvalidPolicy, match="needs latency_s"):
+        order([0.5], [1.0], Policy("latency", 0.5), allowed=[True])
 
 
 PLAIN = Shape(n_characters=400)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router.domain import Price
-from router.pricing import Usage, charge_usd, expected_cost_usd
+from router.pricing import Usage, charge_usd, expected_cost_usd, expected_costs_usd
 
 PRICE = Price(2.0, 8.0, cache_read_usd_per_mtok=0.5)
 
@@ -37,4 +37,6 @@ def test_expected_costs_are_nan_where_price_or_tokens_are_unknown():
     output = np.array([[500.0, 500.0], [np.nan, 500.0]], np.float32)
     cost = expected_cost_usd([PRICE, None], tokens, output)
     assert cost[0, 0] == pytest.approx(0.006)
+    assert expected_costs_usd([PRICE, None], tokens[0].tolist(), output[0].tolist())[0] == cost[0, 0]
+    assert np.isnan(expected_costs_usd([PRICE, None], tokens[1].tolist(), output[1].tolist())).all()
     assert np.isnan(cost[[0, 1, 1], [1, 0, 1]]).all()
