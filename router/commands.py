@@ -92,6 +92,7 @@ def verify(directory: Path) -> None:
 
 def show(decision: Decision) -> None:
     """Print a decision as a table for a person."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -100,14 +101,16 @@ def show(decision: Decision) -> None:
     name = f"{policy.name} = " if policy.name else ""
     table = Table(
         title=f"{decision.candidate}: {decision.reason}",
-        caption=f"{name}{policy.kind} {policy.value:g}, bundle {decision.bundle}",
+        caption=f"cost in USD per 1,000 such calls; {name}{policy.kind} {policy.value:g}; {decision.bundle}",
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("candidate", no_wrap=True)
-    for heading in ("quality", "90 %", "cost USD", "p90 USD"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    for heading in ("quality", "90 %", "cost", "p90"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     rank = {candidate: i for i, candidate in enumerate(decision.ranking)}
     for f in sorted(decision.forecasts, key=lambda f: rank.get(f.candidate, len(rank))):
         is_choice = f.candidate == decision.candidate
@@ -116,8 +119,8 @@ def show(decision: Decision) -> None:
             f"{f.candidate} (like {f.like})" if f.like else f.candidate,
             _number(f.quality, ".3f"),
             f"{f.quality_low:.2f}–{f.quality_high:.2f}" if known_interval else "?",
-            _number(f.cost_usd, ".6f"),
-            _number(f.cost_usd_p90, ".6f"),
+            _number(f.cost_usd, ".3f", 1_000),
+            _number(f.cost_usd_p90, ".3f", 1_000),
             "chosen" if is_choice else f.excluded_by or ("dominated" if f.is_dominated else ""),
             style="bold" if is_choice else None,
         )
@@ -130,5 +133,5 @@ def show(decision: Decision) -> None:
             )
 
 
-def _number(value: float | None, form: str) -> str:
-    return "?" if value is None else format(value, form)
+def _number(value: float | None, form: str, times: float = 1) -> str:
+    return "?" if value is None else format(times * value, form)
