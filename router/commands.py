@@ -99,14 +99,8 @@ def show(decision: Decision) -> None:
     console = Console()
     policy = decision.policy
     name = f"{policy.name} = " if policy.name else ""
-    table = Table(
-        title=f"{decision.candidate}: {decision.reason}",
-        caption=f"cost in USD per 1,000 such calls; {name}{policy.kind} {policy.value:g}; {decision.bundle}",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    console.print(f"[bold]{decision.candidate}[/bold]: {decision.reason}", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("candidate", no_wrap=True)
     for heading in ("quality", "90 %", "cost", "p90"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -125,6 +119,10 @@ def show(decision: Decision) -> None:
             style="bold" if is_choice else None,
         )
     console.print(table)
+    console.print(
+        f"cost in USD per 1,000 such calls; {name}{policy.kind} {policy.value:g}; bundle {decision.bundle}",
+        highlight=False,
+    )
     for other in decision.counterfactuals:
         if other.candidate != decision.candidate and other.cost_change is not None:
             console.print(

@@ -103,14 +103,12 @@ def _without_password(uri: str) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep mlflow and the migration of its store from talking; its errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    # By level of the whole process: mlflow configures its loggers anew when it is imported.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(mlflow|pydantic|sqlalchemy|alembic|google)\b.*")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
