@@ -7,7 +7,9 @@ refused; so is any NaN. Start at :func:`read_arrays`.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,12 +47,12 @@ def read_arrays(data: bytes, name: str, max_bytes: int = MAX_UNFOLDED_BYTES) -> 
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            n_bytes = sum(member.file_size for member in archive.infolist())
+            n_bytes = sum(max(member.file_size, _claimed_bytes(archive, member)) for member in archive.infolist())
         if n_bytes > max_bytes:
             raise BundleUnsafe(f"{name} unfolds to {n_bytes:,} bytes; at most {max_bytes:,} are allowed")
         with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
             arrays: dict[str, NDArray[np.generic]] = {key: loaded[key] for key in loaded.files}
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as exc:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, NotImplementedError, RuntimeError) as exc:
         raise BundleCorrupt(f"{name} is not an archive of arrays: {exc}") from exc
     except ValueError as exc:
         # numpy's only words for an object array; anything else malformed lands here too.
@@ -59,6 +61,15 @@ def read_arrays(data: bytes, name: str, max_bytes: int = MAX_UNFOLDED_BYTES) -> 
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise BundleCorrupt(f"{name}: array {key!r} contains NaN")
     return arrays
+
+
+def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Return how large an array its own header says it is, which numpy would believe."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return math.prod(shape) * dtype.itemsize
 
 
 def write_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -81,6 +81,8 @@ class Shape:
         Capabilities the request asks for.
     max_output_tokens : int or None
         The caller's own limit.
+    n_choices : int
+        Answers asked for at once, at least 1; each is paid for.
     """
 
     n_characters: int
@@ -89,6 +91,7 @@ class Shape:
     has_images: bool = False
     needs_json_schema: bool = False
     max_output_tokens: int | None = None
+    n_choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from router.errors import BundleCorrupt, BundleSchemaUnknown, InvalidPolicy
 from router.policy import check
 
 SCHEMA = 1
+#: No tokenizer makes more tokens of a character than it has bytes.
+_LARGEST_RATE = 4.0
 _T = TypeVar("_T")
 
 
@@ -180,8 +182,10 @@ def _column(value: object, index: int) -> Column:
     where = f"manifest.json candidates[{index}]"
     fields = _Fields(value, where)
     rate = fields.get("input_tokens_per_character", float)
-    if not (isfinite(rate) and rate > 0):
-        raise BundleCorrupt(f"{where}: input_tokens_per_character must be above 0, got {rate!r}")
+    if not 0 < rate <= _LARGEST_RATE:
+        raise BundleCorrupt(
+            f"{where}: input_tokens_per_character must be above 0 and at most {_LARGEST_RATE}, got {rate!r}"
+        )
     price = cast(dict[str, object], value).get("reference_price")
     return Column(
         name=fields.get("name", str),

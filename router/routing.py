@@ -106,7 +106,7 @@ class Router:
         -------
         Predictions
             Columns in the order of :attr:`candidates`; NaN where the bundle says nothing. ``output_tokens`` respect
-            the caller's and the candidate's own limits.
+            the caller's and the candidate's own limits, and count every answer asked for.
         """
         asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
         quality, low, high, tokens, tokens_p90 = self._predicted(asked)
@@ -126,6 +126,8 @@ class Router:
             np.minimum(block[3:], np.minimum(asked[:, None], self._output_limit), out=block[3:])
         elif self._has_output_limit:
             np.minimum(block[3:], self._output_limit, out=block[3:])
+        if any(prompt.shape.n_choices > 1 for prompt in prompts):
+            block[3:] *= np.array([prompt.shape.n_choices for prompt in prompts], np.float32)[:, None]
         return block
 
     def policy(self, policy: Policy | str | None) -> Policy:

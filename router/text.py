@@ -33,8 +33,11 @@ _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 HEAD_CHARACTERS = 6_000
 TAIL_CHARACTERS = 2_000
 _CUT = "\n…\n"
+_ATTACHMENT_PARTS = frozenset({"input_audio", "file", "input_file", "document"})
 #: What a provider reads of one image, roughly: high detail, about a thousand tokens of four characters.
 IMAGE_CHARACTERS = 4_000
+#: The same for audio and files, whose real size nothing but the provider knows: a page of text.
+ATTACHMENT_CHARACTERS = 4_000
 
 
 def read(
@@ -44,6 +47,7 @@ def read(
     n_tools: int = 0,
     needs_json_schema: bool = False,
     max_output_tokens: int | None = None,
+    n_choices: int = 1,
 ) -> Prompt:
     """Find the human request in a conversation and summarise the rest.
 
@@ -53,7 +57,7 @@ def read(
         Each with ``role`` and ``content`` (a string, or parts with ``type`` and ``text``), oldest first.
     n_extra_characters : int
         Characters the provider will read besides the messages (tool schemas).
-    n_tools, needs_json_schema, max_output_tokens
+    n_tools, needs_json_schema, max_output_tokens, n_choices
         Copied into the shape.
 
     Returns
@@ -66,13 +70,14 @@ def read(
     has_images = False
     text = fallback = ""
     for message in reversed(messages):
-        texts, n_images = _parts(message.get("content"))
-        n_characters += sum(map(len, texts)) + n_images * IMAGE_CHARACTERS
+        texts, n_images, n_others = _parts(message.get("content"))
+        n_characters += sum(map(len, texts)) + n_images * IMAGE_CHARACTERS + n_others * ATTACHMENT_CHARACTERS
+        n_characters += _length_of(message.get("tool_calls")) + _length_of(message.get("function_call"))
         has_images = has_images or n_images > 0
         if message.get("role") == "user" and not text:
             text = human(texts)
         fallback = fallback or "\n".join(texts)
-    shape = Shape(n_characters, len(messages), n_tools, has_images, needs_json_schema, max_output_tokens)
+    shape = Shape(n_characters, len(messages), n_tools, has_images, needs_json_schema, max_output_tokens, n_choices)
     return Prompt(text or fallback, shape)
 
 
@@ -89,12 +94,12 @@ def human(texts: Sequence[str]) -> str:
     return "\n".join(text for text in kept if text)
 
 
-def _parts(content: object) -> tuple[list[str], int]:
-    """Return the texts and the number of images of one message's content; tool results have neither."""
+def _parts(content: object) -> tuple[list[str], int, int]:
+    """Return the texts, the number of images and the number of other attachments of one message's content."""
     if isinstance(content, str):
-        return [content], 0
+        return [content], 0, 0
     texts: list[str] = []
-    n_images = 0
+    n_images = n_others = 0
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, Mapping):
             continue
@@ -103,7 +108,18 @@ def _parts(content: object) -> tuple[list[str], int]:
             texts.append(part["text"])
         elif kind in _IMAGE_PARTS:
             n_images += 1
-    return texts, n_images
+        elif kind in _ATTACHMENT_PARTS:
+            n_others += 1
+    return texts, n_images, n_others
+
+
+def _length_of(value: object) -> int:
+    """Count the characters of all strings in a JSON value: what a provider reads of calls made earlier."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_length_of, value.values()))
+    return sum(map(_length_of, value)) if isinstance(value, list) else 0
 
 
 def _without_harness(text: str) -> str:
@@ -123,17 +139,17 @@ def _without_element(text: str, tag: str) -> str:
     """
     opening, closing = f"<{tag}", f"</{tag}>"
     kept: list[str] = []
-    position = 0
-    while True:
-        start = text.find(opening, position)
-        end = text.find(closing, start) if start >= 0 else -1
+    position = 0  # up to here everything is kept or removed
+    start = text.find(opening)
+    while start >= 0:
+        inside = start + len(opening)
+        if text[inside : inside + 1] not in (">", " ", "\n", "\t", "/"):  # <system-reminders> is another element
+            start = text.find(opening, inside)
+            continue
+        end = text.find(closing, inside)
         if end < 0:
             break
-        after = text[start + len(opening) : start + len(opening) + 1]
-        if after not in (">", " ", "\n", "\t", "/"):  # <system-reminders> is another element
-            kept.append(text[position : start + len(opening)])
-            position = start + len(opening)
-            continue
         kept.append(text[position:start])
         position = end + len(closing)
+        start = text.find(opening, position)
     return "".join((*kept, text[position:])) if position else text

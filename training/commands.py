@@ -254,5 +254,5 @@ class _errors(AbstractContextManager[None]):
         from routing_data import DataError
         from training.errors import TrainingError
 
-        if isinstance(error, RouterError | DataError | TrainingError | FileExistsError):
+        if isinstance(error, RouterError | DataError | TrainingError | OSError):
             raise click.ClickException(str(error)) from error

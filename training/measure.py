@@ -43,7 +43,7 @@ def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_res
     Raises
     ------
     NotEnoughData
-        No candidate in common, or no row left.
+        No candidate in common, no row left, or no row held out from a bundle that was refitted on all.
     """
     manifest = bundle.manifest
     names = [column.name for column in manifest.candidates]
@@ -54,6 +54,8 @@ def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_res
     table = table.select(np.flatnonzero(np.isfinite(table.quality).any(axis=1)))
     notes, used = [], "all"
     if trained_on(bundle, table):
+        if held_out and cast(Mapping[str, Any], manifest.training.get("config", {})).get("refit"):
+            raise NotEnoughData("the bundle was refitted on all of this data, so nothing is held out: use other data")
         if held_out:
             table, used = _test_rows(bundle, table), "held out from this bundle's training"
         else:

@@ -132,6 +132,11 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
+def without_telemetry() -> None:
+    """Keep mlflow from reporting home; to be called before it is imported. Who has set the variable knows better."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
 def read_settings(path: str | os.PathLike[str] | None) -> Settings:
     """Read the settings of a run.
 

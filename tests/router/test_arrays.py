@@ -53,3 +53,24 @@ def test_a_damaged_member_is_corrupt():
         archive.writestr("a.npy", b"\x93NUMPY garbage")
     with pytest.raises((BundleCorrupt, BundleUnsafe)):
         read_arrays(out.getvalue(), "x.npz")
+
+
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_made():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**14,)})
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(BundleUnsafe, match="unfolds to 400,000,000,000,000"):
+        read_arrays(out.getvalue(), "x.npz")
+
+
+def test_a_flipped_bit_anywhere_is_a_named_error_or_other_numbers():
+    whole = write_arrays({"a": np.arange(500, dtype=np.float32), "b": np.arange(50)})
+    for position in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[position] ^= 0x10
+        try:
+            read_arrays(bytes(data), "x.npz")
+        except (BundleCorrupt, BundleUnsafe):
+            continue

@@ -144,7 +144,12 @@ def put(value, *path):
         (put([], "candidates"), BundleCorrupt, "at least one"),
         (lambda m: m["candidates"].pop(), BundleCorrupt, r"quality\.onnx gives 3 columns of quality"),
         (lambda m: m["candidates"][1].update(name="large"), BundleCorrupt, "each name once"),
-        (put(0.0, "candidates", 0, "input_tokens_per_character"), BundleCorrupt, "must be above 0, got 0.0"),
+        (
+            put(0.0, "candidates", 0, "input_tokens_per_character"),
+            BundleCorrupt,
+            "above 0 and at most 4.0, got 0.0",
+        ),
+        (put(1e308, "candidates", 0, "input_tokens_per_character"), BundleCorrupt, "at most 4.0"),
         (put(-1.0, "candidates", 0, "reference_price", "input_usd_per_mtok"), BundleCorrupt, "at least 0, got -1.0"),
         (put({"kind": "threshold", "value": 7.0}, "presets", "x"), BundleCorrupt, r"presets\.x: threshold must be"),
         (put([], "files"), BundleCorrupt, "files must be dict"),

@@ -162,3 +162,11 @@ def test_a_prompt_that_fits_no_context_window_is_refused(router):
     small = Candidate("small", Price(1.0, 1.0), Capabilities(context_window_tokens=20))
     with pytest.raises(NoEligibleCandidate, match="small: context_window"):
         pool(router, small).route(PLAIN)
+
+
+def test_every_answer_asked_for_is_paid_for(router):
+    one = router.route(Prompt(PLAIN, Shape(n_characters=100))).forecast("medium")
+    three = router.route(Prompt(PLAIN, Shape(n_characters=100, n_choices=3))).forecast("medium")
+    assert three.output_tokens == 3 * one.output_tokens
+    # 25 input tokens · 1 USD once, 200 output tokens · 4 USD three times, per million
+    assert three.cost_usd == pytest.approx(2_425e-6)

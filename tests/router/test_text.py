@@ -75,6 +75,8 @@ def test_many_unclosed_elements_stay_and_take_linear_time():
     # A hundred thousand openings: anything quadratic would take minutes here.
     nested = "<system-reminder>" * 100_000
     assert read([user(nested)]).text == nested
+    others = "<system-reminderX" * 100_000 + "</system-reminder>"
+    assert read([user(others)]).text == others
 
 
 def test_a_long_text_is_read_head_and_tail():
@@ -84,3 +86,9 @@ def test_a_long_text_is_read_head_and_tail():
     assert len(clipped) < 8_100
     assert clip(clipped) == clipped
     assert clip("short") == "short"
+
+
+def test_calls_made_earlier_and_attachments_are_paid_for():
+    call = {"id": "1", "type": "function", "function": {"name": "read", "arguments": "x" * 1_000}}
+    assert read([{"role": "assistant", "content": None, "tool_calls": [call]}]).shape.n_characters == 1_000 + 13
+    assert read([user([{"type": "input_audio", "input_audio": {"data": "AA=="}}])]).shape.n_characters == 4_000

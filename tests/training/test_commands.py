@@ -143,3 +143,29 @@ def test_encoder_export_refuses_a_folder_in_use(tmp_path):
     (tmp_path / "something").write_text("x")
     result = run(encoder, "export", "model", "--out", tmp_path)
     assert result.exit_code == 1 and "not an empty folder" in result.output
+
+
+def test_of_a_refitted_bundle_nothing_is_held_out(trained, sample):
+    from dataclasses import replace
+
+    from training.errors import NotEnoughData
+    from training.measure import measure
+    from training.pipeline import load as load_table
+
+    bundle = load(trained.directory)
+    config = {**bundle.manifest.training["config"], "refit": True}
+    refitted = replace(
+        bundle, manifest=replace(bundle.manifest, training={**bundle.manifest.training, "config": config})
+    )
+    with pytest.raises(NotEnoughData, match="nothing is held out"):
+        measure(refitted, load_table([sample]))
+
+
+def test_predict_to_a_place_that_cannot_be_written_is_one_line(prompts, trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(
+        predict,
+        ["--bundle", str(trained.directory), "--prompts", str(prompts), "--out", str(tmp_path / "file" / "p.parquet")],
+    )
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -39,3 +42,13 @@ def test_a_store_that_refuses_is_named_without_its_password(trained, small_confi
     with pytest.raises(TrainingError, match=r"tracking store postgresq://somewhere refused") as error:
         record(trained, read_settings(small_config), "postgresq://me:hunter2@somewhere")
     assert "hunter2" not in str(error.value)
+
+
+def test_recording_a_run_reports_to_nobody():
+    code = (
+        "from training.settings import without_telemetry; without_telemetry(); "
+        "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    )
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and name != "CI"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
