@@ -212,7 +212,9 @@ class Application:
     async def _build(self, settings: Settings) -> State:
         if not self.emulator.base_url and any(provider.emulated for provider in settings.providers):
             await self.emulator.start()
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None)
+        # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
+        host = self._settings.server.host
+        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()

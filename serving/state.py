@@ -17,7 +17,7 @@ from pathlib import Path
 from router import Candidate, Router
 from router.bundle import load
 from router.errors import BundleMissing, RouterError
-from serving.errors import SettingsError
+from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
 from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
 
@@ -82,7 +82,7 @@ class State:
         return {name: deployment.candidate for name, deployment in self.deployments.items()}
 
 
-def build(settings: Settings, emulator_url: str | None = None) -> State:
+def build(settings: Settings, emulator_url: str | None = None, *, host: str | None = None) -> State:
     """Make the state that some settings and their bundle describe.
 
     Parameters
@@ -90,6 +90,8 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
     settings : Settings
     emulator_url : str or None
         Where the built-in emulator listens; needed when a provider is emulated.
+    host : str or None
+        The address the process listens on already, which a reload does not change; None takes the settings'.
 
     Returns
     -------
@@ -99,9 +101,17 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
     ------
     SettingsError
         The settings name a variable, preset or bundle candidate that does not exist.
+    KeysRequired
+        Others can reach the address, and the settings name no key.
     BundleError
         See :func:`router.bundle.load`.
     """
+    host = settings.server.host if host is None else host
+    if not settings.keys and not is_loopback(host):
+        raise KeysRequired(
+            f"{settings.source} names no [[keys]], but the gateway listens on {host}, which other machines reach: "
+            "keep a key, or restart it on 127.0.0.1"
+        )
     secrets = credentials(settings)
     seen = fingerprint(settings.bundle_directory())
     bundle = load(bundle_folder(settings.bundle_directory()))
@@ -135,7 +145,7 @@ def build(settings: Settings, emulator_url: str | None = None) -> State:
         router=router,
         keys=KeyRing(
             [Key(key.name, key.sha256, key.models) for key in settings.keys],
-            allow_anonymous=is_loopback(settings.server.host),
+            allow_anonymous=is_loopback(host),
         ),
         candidates=candidates,
         deployments=deployments,

@@ -142,6 +142,32 @@ async def test_what_only_a_restart_changes_is_said(start, pool_toml, caplog) -> 
         assert "restart_needed" in caplog.messages
 
 
+KEY = f'\n[[keys]]\nname = "alice"\nsha256 = "{"0" * 64}"\n'
+
+
+async def test_a_listener_that_others_reach_never_loses_its_keys(start, pool_toml, caplog) -> None:
+    async with start(pool_toml + KEY, settings='host = "0.0.0.0"') as gateway:
+        before = gateway.gateway.ready()
+        edit(before, KEY, "")
+        edit(before, 'host = "0.0.0.0"', 'host = "127.0.0.1"')  # the file is good, the socket is another matter
+        with caplog.at_level("INFO", "turnout"):
+            assert not await gateway.app.reloader.reload()
+        assert "reload_refused" in caplog.messages
+        assert gateway.gateway.ready() is before
+        assert (await gateway.chat()).status_code == 401
+
+
+async def test_a_listener_on_loopback_stays_open_whatever_host_the_file_turns_to(start, pool_toml) -> None:
+    async with start(pool_toml + KEY) as gateway:
+        edit(gateway.gateway.ready(), "port = 0", 'port = 0\nhost = "0.0.0.0"')
+        assert await gateway.app.reloader.reload()
+        assert (await gateway.chat()).status_code == 401
+        edit(gateway.gateway.ready(), KEY, "")
+        edit(gateway.gateway.ready(), 'host = "0.0.0.0"', 'host = "localhost"')
+        assert await gateway.app.reloader.reload()
+        assert (await gateway.chat()).status_code == 200
+
+
 async def test_a_provider_that_becomes_emulated_starts_the_emulator(start, pool_toml) -> None:
     real = '[[providers]]\nname = "real"\nbase_url = "http://127.0.0.1:9/v1"\n'
     async with start(real + pool_toml.replace('"emulator"', '"real"'), server=NO_EMULATOR) as gateway:
