@@ -179,8 +179,9 @@ class Pool:
     def choose(self, candidate: str) -> str | None:
         """Name the deployment for the next call: the least (in flight + 1) x average latency.
 
-        One never observed counts as the fastest known of its candidate, so that it gets its turn; ties go to
-        the first in the settings. None when the candidate has no deployment.
+        One that has finished no request counts as the fastest known of its candidate, so that it gets its turn;
+        one that has, but never succeeded, as the slowest. Ties go to the fewest requests so far, then to the first
+        in the settings. None when the candidate has no deployment.
         """
         deployments = self._by_candidate.get(candidate)
         if not deployments:
@@ -188,11 +189,15 @@ class Pool:
         if len(deployments) == 1:
             return deployments[0].name
         known = [d.total.average_s for d in deployments if d.total.average_s is not None]
-        unknown_s = min(known, default=1.0)
-        return min(
-            deployments,
-            key=lambda d: (d.n_in_flight + 1) * (unknown_s if d.total.average_s is None else d.total.average_s),
-        ).name
+        untried_s, failing_s = min(known, default=1.0), max(known, default=1.0)
+
+        def burden(d: _Deployment) -> tuple[float, int]:
+            average_s = d.total.average_s
+            if average_s is None:
+                average_s = failing_s if d.outcomes else untried_s
+            return (d.n_in_flight + 1) * average_s, d.n_requests
+
+        return min(deployments, key=burden).name
 
     def begin(self, deployment: str) -> Call:
         """Start the clock of one call.

@@ -106,13 +106,40 @@ def test_the_least_busy_and_quickest_deployment_is_chosen(pool: Pool, clock: Clo
     busy = [pool.begin("a1") for _ in range(3)]
     assert pool.choose("a") == "a2"  # (3 + 1) x 1 s against (0 + 1) x 3 s
     busy[0].finish("client_disconnected")
-    assert pool.choose("a") == "a1"  # (2 + 1) x 1 s ties with 3 s; the first wins
+    assert pool.choose("a") == "a2"  # (2 + 1) x 1 s ties with 3 s; the one with fewer requests wins
+    busy[1].finish("client_disconnected")
+    assert pool.choose("a") == "a1"
     assert (pool.choose("b"), pool.choose("nobody")) == ("b1", None)
 
 
 def test_a_deployment_never_used_gets_its_turn(pool: Pool, clock: Clock) -> None:
     _call(pool, clock, "a1", 1.0)
     pool.begin("a1")
+    assert pool.choose("a") == "a2"
+
+
+def test_a_deployment_that_only_fails_does_not_keep_all_the_traffic(pool: Pool, clock: Clock) -> None:
+    chosen = []
+    for _ in range(6):
+        name = pool.choose("a")
+        assert name is not None
+        chosen.append(name)
+        pool.begin(name).finish("unreachable")
+    assert chosen == ["a1", "a2"] * 3, "nothing is known of either: by turns"
+    _call(pool, clock, "a2", 2.0)
+    # a1, never a success, counts as slow as a2: level, and the fewer requests (3 against 4) decide once.
+    assert pool.choose("a") == "a1"
+    pool.begin("a1").finish("unreachable")
+    pool.begin("a1").finish("unreachable")
+    assert pool.choose("a") == "a2"
+
+
+def test_one_that_failed_counts_as_the_slowest_known(clock: Clock) -> None:
+    pool = Pool({"a1": "a", "a2": "a", "a3": "a"}, clock)
+    pool.begin("a1").finish("timeout")
+    _call(pool, clock, "a2", 1.0)
+    _call(pool, clock, "a3", 5.0)
+    pool.begin("a2")  # (1 + 1) x 1 s is still less than the 5 s of a1 and a3
     assert pool.choose("a") == "a2"
 
 
