@@ -73,6 +73,7 @@ class Server:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--connections", default=8, show_default=True)
 @click.option("--tokens", multiple=True, default=(64, 512), show_default=True, help="Prompt size, estimated tokens.")
+@click.option("--routing-only", is_flag=True, help="No key and no records: routing alone on top of forwarding.")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/gateway.json")
 @click.pass_context
 def main(
@@ -82,6 +83,7 @@ def main(
     rounds: int,
     connections: int,
     tokens: tuple[int, ...],
+    routing_only: bool,
     out: Path,
 ) -> None:
     """Measure; the subcommands are the processes it starts."""
@@ -91,7 +93,8 @@ def main(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         emulator = stack.enter_context(_started("emulator", [__file__, "emulator"], "/v1/models"))
         bare = stack.enter_context(_started("bare", [__file__, "bare", emulator.origin + CHAT], "/healthz"))
-        secret = _write_config(folder / "turnout.toml", bundle.resolve(), emulator.origin, folder / "records.sqlite")
+        database = None if routing_only else folder / "records.sqlite"
+        secret = _write_config(folder / "turnout.toml", bundle.resolve(), emulator.origin, database)
         serve = ["-c", "from router.cli import main; main()", "serve", "--config", str(folder / "turnout.toml")]
         gateway = stack.enter_context(_started("gateway", [*serve, "--port", "0"], "/readyz", folder / "gateway.log"))
         servers = {"gateway": (gateway, "auto", secret), "bare": (bare, "auto", ""), "emulator": (emulator, "x", "")}
@@ -320,23 +323,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def _write_config(path: Path, bundle: Path, emulator: str, database: Path) -> str:
-    """Write settings with one key and six candidates at the emulator; return the key."""
+def _write_config(path: Path, bundle: Path, emulator: str, database: Path | None) -> str:
+    """Write settings with six candidates at the emulator, and one key unless there are no records; return the key."""
     from serving.keys import new_key
 
     secret, sha256 = new_key()
     lines = [
-        f'[server]\nbundle = "{bundle}"\ndatabase = "{database}"\n',
+        f'[server]\nbundle = "{bundle}"\ndatabase = "{database or ""}"\n',
         f'[[providers]]\nname = "emulator"\nbase_url = "{emulator}/v1"\n',
-        f'[[keys]]\nname = "benchmark"\nsha256 = "{sha256}"\n',
     ]
+    if database is not None:
+        lines.append(f'[[keys]]\nname = "benchmark"\nsha256 = "{sha256}"\n')
     for name, input_usd, output_usd in CANDIDATES:
         lines.append(
             f'[[candidates]]\nname = "{name}"\ninput_usd_per_mtok = {input_usd}\noutput_usd_per_mtok = {output_usd}\n'
             f'context_window_tokens = 128000\ndeployments = [{{ provider = "emulator", model = "{name}" }}]\n'
         )
     path.write_text("\n".join(lines))
-    return secret
+    return secret if database is not None else ""
 
 
 def _print(report: dict[str, object], rows: list[dict[str, object]]) -> None:
