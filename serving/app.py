@@ -26,7 +26,7 @@ from serving.api_page import describe
 from serving.control_api import control_api
 from serving.edge import App, Edge, Limits, Receive, Scope, Send, read_body, send_error
 from serving.emulator import EmulatorServer
-from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, Unauthenticated
+from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
 from serving.exchange import Exchange
 from serving.gateway import Answer, Gateway
 from serving.pool import Pool
@@ -289,7 +289,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     elif not isinstance(error, GatewayError):
         # Edge logs it: Starlette raises it again after this answer.
         error = GatewayError("the gateway failed; its log says where")
-    elif isinstance(error, Unauthenticated):
+    elif isinstance(error, Unauthenticated | NotLocal):
         _note_refused(error)
     body, content_type = error.to_wire()
     headers = {name.decode(): value.decode() for name, value in error.headers()}

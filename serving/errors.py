@@ -11,6 +11,7 @@
         + InvalidRequest                400   invalid_value            (names ``param``)
         + NoEligible                    400   no_eligible_candidate
         + Unauthenticated               401   invalid_api_key
+        + NotLocal                      403   not_local                (no keys: only this machine's own programs)
         + ModelNotAllowed               403   model_not_allowed
         + NotFound                      404   model_not_found
         + MethodNotAllowed              405   method_not_allowed
@@ -144,6 +145,14 @@ class Unauthenticated(RequestError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class NotLocal(RequestError):
+    """Without keys: a web page, or a name that only pretends to be this machine."""
+
+    status = 403
+    type = "permission_error"
+    code = "not_local"
 
 
 class ModelNotAllowed(RequestError):

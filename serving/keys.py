@@ -1,8 +1,8 @@
 """Client keys: who is calling. Only digests are held, and nothing here ever repeats what was shown.
 
 A key is looked up by the whole of its SHA-256; its format is checked before anything is hashed. Authentication
-fails closed: without a ring that says otherwise nobody is anonymous. Entry points: :func:`new_key`,
-:class:`KeyRing`.
+fails closed: without a ring that says otherwise nobody is anonymous, and who is must come from this machine, not from
+a web page that its browser shows. Entry points: :func:`new_key`, :class:`KeyRing`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from serving.errors import Unauthenticated
+from serving.errors import NotLocal, Unauthenticated
 
 PREFIX = "sk-turnout-"
 N_SECRET_BYTES = 32
 _FORMAT = re.compile(rb"sk-[A-Za-z0-9_-]{20,100}")
 #: Where clients show keys.
 _HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+#: Names that no foreign DNS server can point here, with any port; ``localhost`` never leaves the machine.
+_LOOPBACK = rb"(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?:[a-z0-9_-]+\.)*localhost)(?::[0-9]{1,5})?"
+#: What the browser of a web page on this machine, or any other program, says of whom it speaks to and for whom.
+_LOCAL = {
+    b"host": re.compile(_LOOPBACK, re.IGNORECASE),
+    b"origin": re.compile(rb"[a-z][a-z0-9+.-]*://" + _LOOPBACK, re.IGNORECASE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +113,17 @@ class KeyRing:
         ------
         Unauthenticated
             If no key is shown or none is ours; which of the two is all that is said.
+        NotLocal
+            There are no keys, and ``Host`` or ``Origin`` names something other than this machine: a browser speaks
+            for a web page, or was led here by that page's DNS server.
         """
         if self._is_open:
+            for name, value in headers:
+                if name in _LOCAL and not _LOCAL[name].fullmatch(value):
+                    raise NotLocal(
+                        f"without keys only this machine is served, and the {name.decode().title()} header names "
+                        "another: use http://127.0.0.1 or http://localhost, or configure [[keys]]"
+                    )
             return ANONYMOUS
         is_shown = False
         for name, value in headers:

@@ -124,7 +124,7 @@ def start(configure: Callable[..., Settings]) -> Start:
             emulator=EmulatorServer(speed=0, n_kept=20),
         )
         transport = httpx.ASGITransport(app)
-        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://turnout") as client:
+        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield Running(app, client, app.gateway.records)
 
     return running

@@ -13,7 +13,7 @@ from serving.errors import SettingsError
 
 async def test_ready_is_503_until_the_bundle_is_loaded_and_alive_is_not(configure) -> None:
     app = create_app(configure())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://turnout") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         for method, path in (("GET", "/readyz"), ("POST", CHAT), ("GET", "/v1/models")):
             response = await client.request(method, path)
             assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
@@ -44,6 +44,22 @@ async def test_a_body_over_the_cap_is_413_on_every_route(start, pool_toml, path)
     async with start(pool_toml, settings="max_body_bytes = 1024") as gateway:
         response = await gateway.client.post(path, content=b"x" * 1025)
         assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("header", [{"origin": "https://evil.example"}, {"host": "evil.example"}], ids=str)
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", CHAT), ("POST", "/v1/route"), ("GET", "/v1/models"), ("GET", "/v1/pool")]
+)
+async def test_without_keys_no_web_page_gets_in(running, caplog, method, path, header) -> None:
+    # What a page may send without asking first: a simple request, its JSON called plain text.
+    simple = {"content-type": "text/plain", **header}
+    body = b'{"model":"auto","prompt":"hi","messages":[{"role":"user","content":"hi"}]}'
+    with caplog.at_level("INFO", "turnout"):
+        response = await running.client.request(method, path, content=body, headers=simple)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "not_local")
+    assert "127.0.0.1" in response.json()["error"]["message"]
+    assert running.provider.counts()["n_requests"] == 0
+    assert (running.records.kept, caplog.messages) == ([], ["refused"])
 
 
 async def test_the_openapi_page_documents_the_chat_endpoint_too(running) -> None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from serving.errors import Unauthenticated
+from serving.errors import NotLocal, Unauthenticated
 from serving.keys import ANONYMOUS, Key, KeyRing, Principal, digest_of, new_key
 
 ALICE, BOB = "sk-turnout-" + "a" * 43, "sk-turnout-" + "b" * 43
@@ -71,6 +71,46 @@ def test_without_keys_nobody_enters_unless_the_ring_is_open() -> None:
         KeyRing([]).authenticate([])
     assert KeyRing([], allow_anonymous=True).authenticate([]) is ANONYMOUS
     assert KeyRing([], allow_anonymous=True).authenticate([(b"x-api-key", b"anything")]) is ANONYMOUS
+
+
+LOCAL = ["127.0.0.1", "127.0.0.1:8080", "127.0.0.2:1", "localhost", "LocalHost:80", "[::1]", "[::1]:8080", "a.localhost"]
+FOREIGN = [
+    *("", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost"),
+    *("10.0.0.1", "0.0.0.0", "[::2]", "[::1].evil.example", "localhost@evil.example", "127.0.0.1 evil.example"),
+    *("evil.example\nlocalhost", "localhost\n", "\xff.localhost"),
+]
+
+
+@pytest.mark.parametrize("host", LOCAL)
+def test_an_open_ring_serves_whoever_names_this_machine(host: str) -> None:
+    ring = KeyRing([], allow_anonymous=True)
+    assert ring.authenticate([(b"host", host.encode())]) is ANONYMOUS
+    assert ring.authenticate([(b"host", b"localhost"), (b"origin", b"http://" + host.encode())]) is ANONYMOUS
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_an_open_ring_refuses_rebound_names_and_web_pages(host: str) -> None:
+    ring = KeyRing([], allow_anonymous=True)
+    for headers in (
+        [(b"host", host.encode("latin-1"))],
+        [(b"host", b"127.0.0.1"), (b"origin", b"https://" + host.encode("latin-1"))],
+        [(b"host", b"127.0.0.1"), (b"origin", b"http://localhost"), (b"origin", host.encode("latin-1"))],
+    ):
+        with pytest.raises(NotLocal) as caught:
+            ring.authenticate(headers)
+        assert (caught.value.status, caught.value.code) == (403, "not_local")
+        assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", [b"null", b"", b"localhost", b"http://", b"file://", b"http://localhost/evil"])
+def test_an_origin_that_is_no_local_page_is_refused(origin: bytes) -> None:
+    with pytest.raises(NotLocal):
+        KeyRing([], allow_anonymous=True).authenticate([(b"origin", origin)])
+
+
+def test_with_keys_the_key_is_what_counts(ring: KeyRing) -> None:
+    headers = [(b"host", b"turnout.example"), (b"origin", b"https://turnout.example"), (b"api-key", ALICE.encode())]
+    assert ring.authenticate(headers).name == "alice"
 
 
 def test_one_key_closes_an_open_ring() -> None:
