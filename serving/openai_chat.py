@@ -179,11 +179,9 @@ class ChatStream:
         self.n_events += 1
         if _FINISHED.search(event):
             self._n_unfinished -= len(_FINISHED.findall(event))
-        if _USAGE.search(event):
-            return self._note_usage(event)
-        if _ERROR.search(event):
-            self.is_failed = _is_error(event)
-        elif b"[DONE]" in event:
+        if _USAGE.search(event) or _ERROR.search(event):
+            return self._note(_chunk(event))
+        if b"[DONE]" in event:
             self.is_done = (data_of(event) or b"").strip() == b"[DONE]"
         return True
 
@@ -202,18 +200,16 @@ class ChatStream:
             told += self.DONE
         return told
 
-    def _note_usage(self, event: bytes) -> bool:
-        chunk = _chunk(event)
-        if chunk is None or not isinstance(chunk.get("usage"), dict):
+    def _note(self, chunk: Mapping[str, object] | None) -> bool:
+        """Take note of usage and error, which may come together; say whether the client shall have the chunk."""
+        if chunk is None:
             return True
-        self.usage = usage_of(chunk)
+        has_usage = isinstance(chunk.get("usage"), dict)
+        if has_usage:
+            self.usage = usage_of(chunk)
+        self.is_failed = bool(chunk.get("error"))
         # Some providers put usage on the last content chunk: only a chunk of nothing else is taken out.
-        return self._keeps_usage or bool(chunk.get("choices"))
-
-
-def _is_error(event: bytes) -> bool:
-    chunk = _chunk(event)
-    return chunk is not None and bool(chunk.get("error"))
+        return self.is_failed or not has_usage or self._keeps_usage or chunk.get("choices") != []
 
 
 def _chunk(event: bytes) -> dict[str, object] | None:

@@ -187,6 +187,28 @@ def test_nothing_follows_the_end_of_a_stream() -> None:
     assert not failed.is_done
 
 
+@pytest.mark.parametrize("keeps_usage", [True, False])
+@pytest.mark.parametrize("choices", ["", '"choices":[],', '"choices":null,'])
+def test_an_error_that_carries_usage_is_an_error_and_is_told(keeps_usage: bool, choices: str) -> None:
+    watch = ChatStream(keeps_usage=keeps_usage)
+    told = event(f'{{{choices}"usage":{{"prompt_tokens":3,"completion_tokens":4}},"error":{{"message":"overloaded"}}}}')
+    assert watch.pass_on(told)
+    assert (watch.is_failed, watch.is_done, watch.usage) == (True, False, Usage(3, 4))
+    assert not watch.pass_on(DONE)
+
+
+def test_only_a_chunk_that_says_it_has_no_choices_is_taken_out() -> None:
+    usage = '"usage":{"prompt_tokens":3,"completion_tokens":4}'
+    for text, is_told in (
+        (f'{{"choices":[],"error":null,{usage}}}', False),
+        (f'{{{usage}}}', True),
+        (f'{{"choices":null,{usage}}}', True),
+    ):
+        watch = ChatStream(keeps_usage=False)
+        assert watch.pass_on(event(text)) is is_told
+        assert (watch.is_failed, watch.usage) == (False, Usage(3, 4))
+
+
 def test_an_error_of_null_is_no_error() -> None:
     watch = ChatStream(keeps_usage=True)
     assert watch.pass_on(event('{"choices":[],"error":null}'))
