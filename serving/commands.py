@@ -137,6 +137,7 @@ def server_of(application: Application, settings: Settings, ready: Callable[[int
         Not yet running.
     """
     import gc
+    import math
 
     import uvicorn
 
@@ -165,7 +166,8 @@ def server_of(application: Application, settings: Settings, ready: Callable[[int
             # Nothing here acts on the client's address, and X-Forwarded-For is only a claim.
             proxy_headers=False,
             log_config=None,
-            timeout_graceful_shutdown=round(settings.server.shutdown_timeout_s) or None,
+            # uvicorn counts whole seconds, and takes none at all for ever.
+            timeout_graceful_shutdown=max(1, math.ceil(settings.server.shutdown_timeout_s)),
         )
     )
 

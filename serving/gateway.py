@@ -9,6 +9,7 @@ so around :meth:`Gateway._attempt`, which fails before anything was sent to the 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ _RETURNED = {
     "openai-version": b"openai-version",
     "x-request-id": b"x-upstream-request-id",
 }
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -289,8 +291,13 @@ def _to_send(state: State, deployment: Deployment, request: ChatRequest, headers
 
 
 def _returned(response: UpstreamResponse) -> list[Header]:
+    """Pick the provider's headers that the client may see, made fit for the wire: they are foreign words."""
     theirs = response.headers
-    return [(ours, theirs[name].encode("latin-1")) for name, ours in _RETURNED.items() if name in theirs]
+    return [
+        (ours, _CONTROL.sub("", theirs[name]).encode("latin-1", "replace"))
+        for name, ours in _RETURNED.items()
+        if name in theirs
+    ]
 
 
 def _broken(exchange: Exchange, what: str) -> UpstreamBroken:

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from serving import settings
-from serving.commands import emulate, key, serve
+from serving.app import create_app
+from serving.commands import emulate, key, serve, server_of
 from serving.commands import settings as settings_command
 from serving.keys import KeyRing, digest_of
 
@@ -114,6 +115,13 @@ def test_serve_refuses_to_be_reached_by_others_without_keys(configure) -> None:
     found = run_serve("--config", str(configure().source), "--host", "0.0.0.0")
     assert found.returncode == 1
     assert "turnout key new" in found.stderr
+
+
+@pytest.mark.parametrize(("asked_s", "given_s"), [("0", 1), ("0.4", 1), ("1.2", 2), ("30", 30)])
+def test_a_shutdown_always_ends(configure, asked_s: str, given_s: int) -> None:
+    read = configure(settings=f"shutdown_timeout_s = {asked_s}")
+    server = server_of(create_app(read), read, ready=lambda port: None)
+    assert server.config.timeout_graceful_shutdown == given_s
 
 
 def test_demo_and_config_exclude_each_other(configure) -> None:

@@ -187,6 +187,16 @@ async def test_an_answer_of_the_wrong_form_is_refused(start, pool_toml, is_strea
         assert (await gateway.chat(stream=is_stream)).status_code == 502
 
 
+async def test_a_providers_headers_are_made_fit_for_the_wire(start, pool_toml) -> None:
+    upstream = Scripted(b'{"choices":[]}', content_type="application/json")
+    upstream.headers = {**upstream.headers, "x-request-id": "r\u00e9q-\u2713\udcff\r\nx-evil: 1\x00\x85"}
+    async with start(pool_toml, upstream=upstream) as gateway:
+        response = await gateway.chat()
+        assert response.status_code == 200
+        assert dict(response.headers.raw)[b"x-upstream-request-id"] == b"r\xe9q-??x-evil: 1"
+        assert "x-evil" not in response.headers
+
+
 async def test_an_error_inside_a_200_is_an_error(start, pool_toml) -> None:
     async with start(pool_toml, upstream=Scripted(b'{"error":{"message":"no"}}')) as gateway:
         assert (await gateway.chat()).status_code == 502
