@@ -23,6 +23,7 @@ from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.openai_chat import parse
 from serving.pool import DeploymentStatus
+from serving.records import RecordStatus
 from serving.state import State
 
 _ROUTE_BODY = {
@@ -107,12 +108,13 @@ class PoolCandidate:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The whole pool as it is now."""
+    """The whole pool as it is now; ``records`` says whether the records of requests are still being kept."""
 
     bundle: str
     loaded_unix_s: float
     default_preset: str
     presets: Mapping[str, Policy]
+    records: RecordStatus
     candidates: list[PoolCandidate]
 
 
@@ -174,7 +176,7 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
     async def pool(caller: Principal = asking) -> PoolView:
-        """Show candidates, prices, capabilities and the live status of their deployments."""
+        """Show candidates, prices, capabilities, the live status of their deployments, and that of the records."""
         state = gateway.ready()
         status = {row.deployment: row for row in gateway.pool.snapshot()}
         return PoolView(
@@ -182,6 +184,7 @@ def control_api(gateway: Gateway) -> APIRouter:
             loaded_unix_s=state.loaded_unix_s,
             default_preset=state.settings.routing.default,
             presets=state.router.presets,
+            records=gateway.records.status(),
             candidates=[
                 _pool_candidate(state, candidate, status)
                 for candidate in state.candidates.values()

@@ -1,4 +1,4 @@
-"""Running summaries of durations: a moving average, recent percentiles, and time as a line in tokens.
+"""Running summaries of durations: a moving average, recent percentiles, and tokens per second.
 
 Bounded memory, no clock, a few additions per call. Used by :mod:`serving.pool`.
 """
@@ -44,42 +44,20 @@ class Durations:
         return sorted(self._ring)[int(rank) - 1]
 
 
-class TotalModel:
-    """Total time of an answer as ``start + seconds per token x tokens``, by weighted least squares.
+class TokenRate:
+    """Output tokens per second of the latest answers; older ones fade by the same weight as the averages."""
 
-    One line serves streamed and unstreamed calls alike, and says what a longer answer costs in time, which an
-    average cannot. Older calls fade by the same weight as the averages.
-    """
-
-    __slots__ = ("_n", "_nn", "_s", "_sn", "_weight")
+    __slots__ = ("_n_tokens", "_total_s")
 
     def __init__(self) -> None:
-        self._weight = self._n = self._s = self._nn = self._sn = 0.0
+        self._n_tokens = self._total_s = 0.0
 
     def add(self, output_tokens: float, seconds: float) -> None:
         """Take one more answer."""
         keep = 1.0 - WEIGHT
-        self._weight = keep * self._weight + WEIGHT
-        self._n = keep * self._n + WEIGHT * output_tokens
-        self._s = keep * self._s + WEIGHT * seconds
-        self._nn = keep * self._nn + WEIGHT * output_tokens * output_tokens
-        self._sn = keep * self._sn + WEIGHT * output_tokens * seconds
-
-    def expect_s(self, output_tokens: float) -> float | None:
-        """Return the time expected for an answer of so many tokens, above 0; None before any answer."""
-        if not self._weight:
-            return None
-        mean_n, mean_s = self._n / self._weight, self._s / self._weight
-        variance = self._nn / self._weight - mean_n * mean_n
-        # Answers of one length say nothing about the slope; nor does a slope that runs backwards.
-        if variance <= 1e-6 * mean_n * mean_n:
-            return mean_s
-        per_token_s = max(0.0, (self._sn / self._weight - mean_n * mean_s) / variance)
-        start_s = mean_s - per_token_s * mean_n
-        if start_s < 0:  # no answer takes less than no time: a line through the origin instead
-            return mean_s * output_tokens / mean_n
-        return start_s + per_token_s * output_tokens
+        self._n_tokens = keep * self._n_tokens + WEIGHT * output_tokens
+        self._total_s = keep * self._total_s + WEIGHT * seconds
 
     def tokens_per_s(self) -> float | None:
         """Return output tokens over total time, both weighted; None before any answer."""
-        return self._n / self._s if self._s > 0 else None
+        return self._n_tokens / self._total_s if self._total_s > 0 else None

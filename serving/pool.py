@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from serving.latency import Durations, TotalModel
+from serving.latency import Durations, TokenRate
 
 #: Outcomes that say nothing about the deployment.
 _NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error"})
@@ -64,8 +64,8 @@ class _Deployment:
         "n_unknown_cost",
         "name",
         "outcomes",
+        "rate",
         "total",
-        "total_model",
     )
 
     def __init__(self, name: str, candidate: str) -> None:
@@ -76,7 +76,7 @@ class _Deployment:
         self.outcomes: Counter[str] = Counter()
         self.first_byte = Durations()
         self.total = Durations()
-        self.total_model = TotalModel()
+        self.rate = TokenRate()
         self.cost_usd: float | None = None
         self.n_unknown_cost = 0
         self.last_error: str | None = None
@@ -139,7 +139,7 @@ class Call:
             if self.first_byte_s is not None:
                 status.first_byte.add(self.first_byte_s)
             if output_tokens:
-                status.total_model.add(output_tokens, self.total_s)
+                status.rate.add(output_tokens, self.total_s)
         elif outcome not in _NOT_ITS_FAULT:
             status.last_error = outcome
             status.last_error_at = now
@@ -212,40 +212,26 @@ class Pool:
         status.n_requests += 1
         return Call(status, self._clock)
 
-    def latency_s(self, candidate: str, output_tokens: float | None = None) -> float | None:
-        """Estimate how long a candidate takes for an answer of so many tokens, at its fastest deployment.
+    def latency_s(self, candidate: str) -> float | None:
+        """Return how long a candidate's answers take on average, at its fastest deployment.
 
         Parameters
         ----------
         candidate : str
             Name.
-        output_tokens : float or None
-            Expected length; None asks for the average answer.
 
         Returns
         -------
         float or None
             Seconds; None until a call has succeeded.
         """
-        estimates = [
-            estimate
-            for d in self._by_candidate.get(candidate, ())
-            if (estimate := _expected_s(d, output_tokens)) is not None
-        ]
-        return min(estimates, default=None)
+        averages = (d.total.average_s for d in self._by_candidate.get(candidate, ()))
+        return min((average_s for average_s in averages if average_s is not None), default=None)
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
         """Return the status of every deployment, in the order of the settings."""
         now = self._clock()
         return tuple(_status_of(d, now) for d in self._by_name.values())
-
-
-def _expected_s(deployment: _Deployment, output_tokens: float | None) -> float | None:
-    if output_tokens is not None:
-        modelled = deployment.total_model.expect_s(output_tokens)
-        if modelled is not None:
-            return modelled
-    return deployment.total.average_s
 
 
 def _status_of(d: _Deployment, now: float) -> DeploymentStatus:
@@ -265,7 +251,7 @@ def _status_of(d: _Deployment, now: float) -> DeploymentStatus:
         total_s=d.total.average_s,
         total_p50_s=d.total.quantile_s(0.5),
         total_p95_s=d.total.quantile_s(0.95),
-        output_tokens_per_s=d.total_model.tokens_per_s(),
+        output_tokens_per_s=d.rate.tokens_per_s(),
         cost_usd=d.cost_usd,
         n_unknown_cost=d.n_unknown_cost,
         last_error=d.last_error,

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -65,7 +64,7 @@ class RequestRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecordStatus:
-    """How the store is doing since it was opened."""
+    """How the store is doing since it was opened; ``n_dropped`` records were never kept."""
 
     n_written: int
     n_dropped: int
@@ -80,9 +79,6 @@ class RecordStore(Protocol):
 
     def add(self, record: RequestRecord) -> None:
         """Keep one record, soon."""
-
-    def recent(self, n: int) -> tuple[RequestRecord, ...]:
-        """Return the newest n records, newest first; reads the disk, so call it off the event loop."""
 
     def status(self) -> RecordStatus:
         """Return the counts."""
@@ -99,10 +95,6 @@ class NullRecordStore:
 
     def add(self, record: RequestRecord) -> None:
         """Forget the record."""
-
-    def recent(self, n: int) -> tuple[RequestRecord, ...]:
-        """Return nothing."""
-        return ()
 
     def status(self) -> RecordStatus:
         """Return zeros."""
@@ -166,16 +158,6 @@ class SqliteRecordStore:
                 self._wake.set()
                 self._round_ended.wait(0.05)
         return True
-
-    def recent(self, n: int) -> tuple[RequestRecord, ...]:
-        """Return the newest n records, newest first, those still queued included."""
-        self.flush()
-        try:
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-                rows = database.execute(_SELECT_RECENT, (n,)).fetchall()
-        except sqlite3.Error:
-            return ()
-        return tuple(_record_of(row) for row in rows)
 
     def status(self) -> RecordStatus:
         """Return the counts."""
@@ -244,19 +226,11 @@ class SqliteRecordStore:
 
 _COLUMNS = RequestRecord._fields
 _ROW = f"({', '.join('?' * len(_COLUMNS))})"
-_SELECT_RECENT = f"SELECT {', '.join(_COLUMNS)} FROM request ORDER BY time_unix_s DESC, rowid DESC LIMIT ?"
-_IS_STREAM = _COLUMNS.index("is_stream")
 
 
 @lru_cache(maxsize=N_ROWS)
 def _insert(n_rows: int) -> str:
     return f"INSERT OR IGNORE INTO request ({', '.join(_COLUMNS)}) VALUES {', '.join([_ROW] * n_rows)}"
-
-
-def _record_of(row: tuple[object, ...]) -> RequestRecord:
-    values: list[object] = list(row)
-    values[_IS_STREAM] = bool(values[_IS_STREAM])
-    return RequestRecord(*values)  # type: ignore[arg-type]
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 
+from serving.records import SqliteRecordStore
+
 SECRET = "sk-turnout-alice-0000000000000000"
 KEY = f'[[keys]]\nname = "alice"\nsha256 = "{hashlib.sha256(SECRET.encode()).hexdigest()}"\n'
 
@@ -111,6 +113,23 @@ async def test_pool_shows_prices_capabilities_and_live_status(running) -> None:
     )
     assert (deployment["status"]["n_requests"], deployment["status"]["n_errors"]) == (2, 1)
     assert deployment["status"]["cost_usd"] > 0
+
+
+async def test_pool_shows_that_records_are_being_lost(start, pool_toml, tmp_path) -> None:
+    records = SqliteRecordStore(tmp_path / "no such folder" / "turnout.sqlite", n_queue=1)
+    async with start(pool_toml, records=records) as gateway:
+        assert (await gateway.client.get("/v1/pool")).json()["records"] == {
+            "n_written": 0,
+            "n_dropped": 0,
+            "is_failing": False,
+        }
+        for _ in range(3):
+            assert (await gateway.chat()).status_code == 200, "traffic goes on"
+        assert records.flush()
+        shown = (await gateway.client.get("/v1/pool")).json()["records"]
+        # The queue of one keeps a record waiting for the disk (two, when it was just being tried).
+        assert (shown["n_written"], shown["is_failing"]) == (0, True)
+        assert shown["n_dropped"] >= 1
 
 
 async def test_presets_of_the_file_stand_over_those_of_the_bundle(start, pool_toml) -> None:

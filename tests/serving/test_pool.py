@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.latency import N_RECENT, Durations, TotalModel
+from serving.latency import N_RECENT, Durations, TokenRate
 from serving.pool import Call, Pool
 
 
@@ -146,26 +146,16 @@ def test_one_that_failed_counts_as_the_slowest_known(clock: Clock) -> None:
 def test_latency_is_that_of_the_quickest_deployment(pool: Pool, clock: Clock) -> None:
     _call(pool, clock, "a1", 4.0, 100)
     _call(pool, clock, "a2", 2.0, 100)
-    assert pool.latency_s("a") == pool.latency_s("a", 100) == 2.0
+    assert pool.latency_s("a") == 2.0
 
 
-def test_latency_grows_with_the_length_of_the_answer(pool: Pool, clock: Clock) -> None:
-    # 0.5 s to start, 0.01 s a token.
-    for n_tokens in (50, 100, 200, 400):
-        _call(pool, clock, "b1", 0.5 + 0.01 * n_tokens, n_tokens)
-    assert pool.latency_s("b", 1000) == pytest.approx(10.5)
-    assert pool.latency_s("b", 10) == pytest.approx(0.6)
-
-
-def test_time_per_token_is_never_negative_nor_the_start() -> None:
-    backwards, proportional = TotalModel(), TotalModel()
-    for n_tokens, seconds in ((100, 3.0), (300, 1.0)):
-        backwards.add(n_tokens, seconds)
-    assert backwards.expect_s(1) == backwards.expect_s(1000)
-    for n_tokens, seconds in ((100, 0.5), (200, 2.0)):  # a straight line would start at -1 s
-        proportional.add(n_tokens, seconds)
-    short = proportional.expect_s(1)
-    assert short is not None and 0 < short < 0.02
+def test_the_rate_is_tokens_over_time_and_the_newest_answer_weighs_a_tenth() -> None:
+    rate = TokenRate()
+    assert rate.tokens_per_s() is None
+    rate.add(100, 2.0)
+    assert rate.tokens_per_s() == pytest.approx(50)
+    rate.add(300, 1.0)  # (.9 x 100 + 300) tokens in (.9 x 2 + 1) s
+    assert rate.tokens_per_s() == pytest.approx(390 / 2.8)
 
 
 def test_a_reload_keeps_the_history_of_what_stays(pool: Pool, clock: Clock) -> None:

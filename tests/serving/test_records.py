@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,21 @@ def log() -> Iterator[io.StringIO]:
     logger.removeHandler(handler)
 
 
-def test_a_record_comes_back_as_it_went_in(store: SqliteRecordStore) -> None:
+def ids_in(folder: Path) -> list[str]:
+    """Return the ids of the records on disk, oldest first."""
+    with closing(sqlite3.connect(folder / "turnout.sqlite3")) as database:
+        return [name for (name,) in database.execute("SELECT id FROM request ORDER BY time_unix_s, rowid")]
+
+
+def test_a_record_is_on_disk_as_it_went_in(store: SqliteRecordStore, tmp_path: Path) -> None:
     store.add(RECORD)
     store.add(RECORD._replace(id="dec-2", time_unix_s=1001.0, is_stream=False))
-    newest, oldest = store.recent(10)
-    assert (newest.id, newest.is_stream) == ("dec-2", False)
-    assert oldest == RECORD
-    assert store.recent(1) == (newest,)
+    assert store.flush()
+    with closing(sqlite3.connect(tmp_path / "turnout.sqlite3")) as database:
+        columns = ", ".join(RequestRecord._fields)
+        first, second = database.execute(f"SELECT {columns} FROM request ORDER BY id").fetchall()
+    assert RequestRecord(*first) == RECORD
+    assert RequestRecord(*second) == RECORD._replace(id="dec-2", time_unix_s=1001.0, is_stream=False)
     assert store.status() == RecordStatus(2, 0, False)
 
 
@@ -69,7 +78,7 @@ def test_the_unknown_is_null_on_disk(store: SqliteRecordStore, tmp_path: Path) -
     database.close()
 
 
-def test_closing_writes_what_is_queued_and_reopening_goes_on(store: SqliteRecordStore) -> None:
+def test_closing_writes_what_is_queued_and_reopening_goes_on(store: SqliteRecordStore, tmp_path: Path) -> None:
     for n in range(2000):
         store.add(RECORD._replace(id=f"dec-{n}"))
     store.close()
@@ -78,7 +87,8 @@ def test_closing_writes_what_is_queued_and_reopening_goes_on(store: SqliteRecord
     assert store.status() == RecordStatus(2000, 1, False)
     store.open()
     store.add(RECORD._replace(id="later"))
-    assert len(store.recent(5000)) == 2001
+    assert store.flush()
+    assert len(ids_in(tmp_path)) == 2001
 
 
 def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
@@ -101,7 +111,6 @@ def test_a_disk_that_fails_stops_nothing_and_is_logged_once(tmp_path: Path, log:
     for n in range(3):
         store.add(RECORD._replace(id=f"dec-{n}"))
         assert store.flush()
-    assert store.recent(5) == ()
     store.close()
     assert store.status() == RecordStatus(0, 3, True)
     assert log.getvalue().count("records_failing") == 1
@@ -118,11 +127,12 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text().startswith("these are my notes")
 
 
-def test_a_value_the_disk_cannot_hold_loses_its_batch_and_nothing_more(store: SqliteRecordStore) -> None:
+def test_a_value_the_disk_cannot_hold_loses_its_batch_and_nothing_more(store: SqliteRecordStore, tmp_path: Path) -> None:
     store.add(RECORD._replace(id="huge", input_tokens=2**70))
     assert store.flush()
     store.add(RECORD)
-    assert [record.id for record in store.recent(5)] == ["dec-1"]
+    assert store.flush()
+    assert ids_in(tmp_path) == ["dec-1"]
     assert store.status() == RecordStatus(1, 1, False)
 
 
