@@ -78,20 +78,23 @@ def parse(body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]] = (
     tools = fields.optional(body, "tools", list, "a list") or []
     functions = fields.optional(body, "functions", list, "a list") or []
     offered = tools + functions
+    json_schema = response_format.get("json_schema")
+    n_choices = fields.positive(body, "n") or 1
     limit = fields.positive(body, "max_completion_tokens") or fields.positive(body, "max_tokens")
     return ChatRequest(
         body=body,
         model=model,
         is_stream=stream,
         wants_usage=options.get("include_usage") is True,
-        n_choices=fields.positive(body, "n") or 1,
+        n_choices=n_choices,
         dials=dials.read(body.get(dials.FIELD), headers),
         prompt=read(
             _messages(body),
-            n_extra_characters=len(orjson.dumps(offered)) if offered else 0,
+            n_extra_characters=_n_characters(offered) + _n_characters(json_schema),
             n_tools=len(offered),
             needs_json_schema=response_format.get("type") == "json_schema",
             max_output_tokens=limit,
+            n_choices=n_choices,
         ),
     )
 
@@ -218,6 +221,11 @@ def _chunk(event: bytes) -> dict[str, object] | None:
     except orjson.JSONDecodeError:
         return None
     return chunk if isinstance(chunk, dict) else None
+
+
+def _n_characters(value: object) -> int:
+    """Return how long a part of the body is that a provider reads as it stands; nothing is 0."""
+    return len(orjson.dumps(value)) if value else 0
 
 
 def _tokens(usage: object, key: str) -> int | None:

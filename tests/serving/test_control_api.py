@@ -30,6 +30,15 @@ async def test_route_explains_a_decision_and_calls_nobody(running) -> None:
     assert running.records.kept == []
 
 
+async def test_every_answer_asked_for_is_expected_to_cost(running) -> None:
+    costs = []
+    for n in (1, 2):
+        said = (await running.client.post("/v1/route", json={"prompt": "Say hello.", "model": "medium", "n": n})).json()
+        costs.append(next(row["cost_usd"] for row in said["forecasts"] if row["candidate"] == "medium"))
+    # 2.5 input tokens at 1 USD/M, read once; 200 output tokens at 4 USD/M, written n times.
+    assert costs == [pytest.approx(0.0000025 + 0.0008), pytest.approx(0.0000025 + 2 * 0.0008)]
+
+
 async def test_route_takes_the_body_of_a_chat_completion_and_its_dials(running) -> None:
     chat = {"model": "auto:price", "messages": [{"role": "user", "content": "Add 1 and 2."}], "stream": True}
     assert (await running.client.post("/v1/route", json=chat)).json()["candidate"] == "small"

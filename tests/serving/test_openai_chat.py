@@ -34,6 +34,15 @@ def test_a_request_is_read_only_as_far_as_routing_needs() -> None:
     assert (request.is_stream, request.wants_usage, request.n_choices) == (True, False, 2)
 
 
+def test_what_a_provider_reads_and_writes_besides_the_messages_is_counted() -> None:
+    schema = {"name": "city", "schema": {"type": "object"}}
+    shape = parse({**GOOD, "n": 3, "response_format": {"type": "json_schema", "json_schema": schema}}).prompt.shape
+    assert shape.n_characters == 10 + len('{"name":"city","schema":{"type":"object"}}')
+    assert (shape.n_choices, shape.needs_json_schema) == (3, True)
+    assert parse({**GOOD, "response_format": {"type": "json_object"}}).prompt.shape.n_characters == 10
+    assert parse(GOOD).prompt.shape.n_choices == 1
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
