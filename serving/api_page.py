@@ -1,9 +1,19 @@
-"""What the OpenAPI page says besides what FastAPI finds out: the inference routes, which are plain ASGI."""
+"""The API's documentation: the OpenAPI document, and a page of it for people.
+
+The inference routes are plain ASGI, so FastAPI does not know them: :func:`describe` adds them. The page holds no script
+and fetches nothing: what a gateway shows its operator shall not depend on anybody's content network, nor tell it.
+
+Entry points: :func:`describe`, :func:`page`.
+"""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
@@ -95,8 +105,68 @@ _CHAT = {
 }
 
 
+#: For the browser: nothing but the styles of the page itself, in nobody's frame.
+PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:54rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
+section{border-top:1px solid #ccc;padding:.5rem 0}h2{font-size:1.05rem;margin:.5rem 0}code,pre{font-size:.9rem}
+h2 b{display:inline-block;min-width:3.5rem}pre{background:#f3f3f3;padding:.75rem;overflow-x:auto}p{margin:.25rem 0}
+@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}pre{background:#262626}a{color:#8ab4f8}}
+"""
+
+
+def page(schema: Mapping[str, Any], base_url: str) -> str:
+    """Write an OpenAPI document as one self-contained page: every route with an example to paste.
+
+    Parameters
+    ----------
+    schema : Mapping
+        The OpenAPI document.
+    base_url : str
+        Of this gateway as the reader reached it, for the examples.
+
+    Returns
+    -------
+    str
+        HTML without scripts or links to any other host.
+    """
+    title, summary = escape(schema["info"]["title"]), escape(schema["info"].get("summary", ""))
+    routes = "".join(
+        _section(method.upper(), path, operation, base_url.rstrip("/"))
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} API</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body><h1>{title} API</h1>'
+        f'<p>{summary} The whole description, for programs: <a href="/openapi.json">/openapi.json</a>. Where keys are '
+        f"configured, put yours into <code>$TURNOUT_KEY</code>.</p>{routes}</body></html>"
+    )
+
+
+def _section(method: str, path: str, operation: Mapping[str, Any], base_url: str) -> str:
+    said = operation.get("description") or operation.get("summary", "")
+    return (
+        f"<section><h2><b>{escape(method)}</b> <code>{escape(path)}</code> {escape(operation.get('summary', ''))}</h2>"
+        f"<p>{escape(said)}</p><pre>{escape(_curl(method, path, operation, base_url))}</pre></section>"
+    )
+
+
+def _curl(method: str, path: str, operation: Mapping[str, Any], base_url: str) -> str:
+    """Write a call as a shell command: the key as a variable, the body as the document's own example."""
+    words = [f"curl {shlex.quote(base_url + path.replace('{model}', 'auto'))}"]
+    if method not in ("GET", "POST"):
+        words.append(f"-X {method}")
+    if operation.get("security"):
+        words.append('-H "authorization: Bearer $TURNOUT_KEY"')
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    if body is not None:
+        words += ["-H 'content-type: application/json'", f"-d {shlex.quote(orjson.dumps(body).decode())}"]
+    return " \\\n  ".join(words)
+
+
 def describe(api: FastAPI) -> None:
-    """Let a FastAPI application's OpenAPI page show the inference routes too."""
+    """Let a FastAPI application's OpenAPI document show the inference routes too."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:

@@ -18,11 +18,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from router.errors import RouterError
 from serving import logs
-from serving.api_page import describe
+from serving.api_page import PAGE_HEADERS, describe, page
 from serving.control_api import control_api
 from serving.edge import App, Edge, Limits, Receive, Scope, Send, read_body, send_error
 from serving.emulator import EmulatorServer
@@ -267,6 +268,8 @@ def _api(application: Application) -> FastAPI:
     api = FastAPI(
         title="Turnout",
         summary="A self-hosted AI router.",
+        # FastAPI's own pages load scripts from a content network.
+        docs_url=None,
         redoc_url=None,
         exception_handlers={
             GatewayError: _answer_error,
@@ -277,6 +280,11 @@ def _api(application: Application) -> FastAPI:
     )
     api.include_router(control_api(application.gateway))
     describe(api)
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(page(api.openapi(), str(request.base_url)), headers=PAGE_HEADERS)
+
     return api
 
 

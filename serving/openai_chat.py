@@ -121,7 +121,7 @@ def to_upstream(request: ChatRequest, model: str, parameters: Mapping[str, objec
     if request.is_stream and not request.wants_usage:
         options = body.get("stream_options")
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return orjson.dumps(body)
+    return _json(body)
 
 
 def usage_of(answer: Mapping[str, object]) -> Usage:
@@ -225,7 +225,15 @@ def _chunk(event: bytes) -> dict[str, object] | None:
 
 def _n_characters(value: object) -> int:
     """Return how long a part of the body is that a provider reads as it stands; nothing is 0."""
-    return len(orjson.dumps(value)) if value else 0
+    return len(_json(value)) if value else 0
+
+
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # What was read as JSON can be written again, unless it is deeper than the writer goes (it reads deeper).
+        raise InvalidRequest("the body nests objects or lists too deeply", code="invalid_json") from None
 
 
 def _tokens(usage: object, key: str) -> int | None:

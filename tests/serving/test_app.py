@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import subprocess
 import sys
+from html import unescape
 
 import httpx
 import pytest
 
 from router.errors import BundleMissing
+from serving.api_page import page
 from serving.app import CHAT, create_app
 from serving.errors import SettingsError
 
@@ -70,7 +75,37 @@ async def test_the_openapi_page_documents_the_chat_endpoint_too(running) -> None
     assert "Dials" in schema["components"]["schemas"]
     assert schema["paths"][CHAT]["post"]["security"] == [{"HTTPBearer": []}]
     assert "HTTPBearer" in schema["components"]["securitySchemes"]
-    assert (await running.client.get("/docs")).status_code == 200
+
+
+async def test_the_docs_page_lists_every_route_and_names_no_other_host(running) -> None:
+    response = await running.client.get("/docs")
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    html = response.text
+    schema = (await running.client.get("/openapi.json")).json()
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            assert f"<b>{method.upper()}</b> <code>{path}</code> {operation['summary']}" in html
+    assert 'href="/openapi.json"' in html
+    assert "curl http://127.0.0.1/v1/chat/completions" in html
+    assert set(re.findall(r"(?:[a-z]+:)?//([^/\s&\"'<]*)", html)) == {"127.0.0.1"}
+    assert not re.search(r"<script|<link|<img|<iframe|@import|url\(|\son[a-z]+=|\ssrc=", html)
+
+
+def test_the_docs_page_escapes_what_it_shows() -> None:
+    example = {"prompt": "it's </pre><script>"}
+    route = {
+        "summary": "<script>1</script>",
+        "description": "a & b",
+        "security": [{"HTTPBearer": []}],
+        "requestBody": {"content": {"application/json": {"example": example}}},
+    }
+    html = page({"info": {"title": "<b>"}, "paths": {"/<i>": {"delete": route}}}, "http://x/?a='b;<u>")
+    assert "<script" not in html and "<i>" not in html and "<u>" not in html and "<h1>&lt;b&gt; API" in html
+    (shell,) = re.findall("<pre>(.*)</pre>", html, re.DOTALL)
+    words = shlex.split(unescape(shell).replace("\\\n", ""))
+    assert words[:6] == ["curl", "http://x/?a='b;<u>/<i>", "-X", "DELETE", "-H", "authorization: Bearer $TURNOUT_KEY"]
+    assert json.loads(words[-1]) == example
 
 
 @pytest.mark.parametrize(

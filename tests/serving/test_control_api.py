@@ -63,6 +63,15 @@ async def test_route_names_the_field_at_fault(running, body, param) -> None:
     assert response.json()["error"]["param"] == param
 
 
+@pytest.mark.parametrize("field", ["tools", "metadata"])
+async def test_a_body_nested_too_deeply_is_the_callers_fault(running, field) -> None:
+    deep: list[object] = []
+    for _ in range(300):
+        deep = [deep]
+    response = await running.chat(**{field: deep})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+
+
 async def test_what_an_unknown_price_or_like_looks_like(start, pool_toml) -> None:
     more = (
         '[[candidates]]\nname = "newcomer"\nlike = "large"\n'

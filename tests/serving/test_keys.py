@@ -73,7 +73,16 @@ def test_without_keys_nobody_enters_unless_the_ring_is_open() -> None:
     assert KeyRing([], allow_anonymous=True).authenticate([(b"x-api-key", b"anything")]) is ANONYMOUS
 
 
-LOCAL = ["127.0.0.1", "127.0.0.1:8080", "127.0.0.2:1", "localhost", "LocalHost:80", "[::1]", "[::1]:8080", "a.localhost"]
+LOCAL = [
+    "127.0.0.1",
+    "127.0.0.1:8080",
+    "127.0.0.2:1",
+    "localhost",
+    "LocalHost:80",
+    "[::1]",
+    "[::1]:8080",
+    "a.localhost",
+]
 FOREIGN = [
     *("", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost"),
     *("10.0.0.1", "0.0.0.0", "[::2]", "[::1].evil.example", "localhost@evil.example", "127.0.0.1 evil.example"),

@@ -210,7 +210,7 @@ def test_only_a_chunk_that_says_it_has_no_choices_is_taken_out() -> None:
     usage = '"usage":{"prompt_tokens":3,"completion_tokens":4}'
     for text, is_told in (
         (f'{{"choices":[],"error":null,{usage}}}', False),
-        (f'{{{usage}}}', True),
+        (f"{{{usage}}}", True),
         (f'{{"choices":null,{usage}}}', True),
     ):
         watch = ChatStream(keeps_usage=False)

@@ -127,7 +127,9 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text().startswith("these are my notes")
 
 
-def test_a_value_the_disk_cannot_hold_loses_its_batch_and_nothing_more(store: SqliteRecordStore, tmp_path: Path) -> None:
+def test_a_value_the_disk_cannot_hold_loses_its_batch_and_nothing_more(
+    store: SqliteRecordStore, tmp_path: Path
+) -> None:
     store.add(RECORD._replace(id="huge", input_tokens=2**70))
     assert store.flush()
     store.add(RECORD)
