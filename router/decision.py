@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from math import inf
 
 from router.domain import Policy
-from router.policy import dominated
+from router.policy import dominated_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +99,10 @@ class Outlook:
         )
 
     def _dominated(self) -> list[bool]:
-        quality, cost = np.array([self.quality]), np.array([self.cost_usd])
-        allowed = np.array([[why is None for why in self.excluded_by]]) & ~np.isnan(quality)
-        found: list[bool] = dominated(np.nan_to_num(quality), np.nan_to_num(cost, nan=np.inf), allowed)[0].tolist()
-        return found
+        allowed = [why is None and q == q for why, q in zip(self.excluded_by, self.quality, strict=True)]
+        quality = [q if q == q else 0.0 for q in self.quality]
+        cost = [c if c == c else inf for c in self.cost_usd]
+        return dominated_one(quality, cost, allowed)
 
 
 def known(value: float) -> float | None:

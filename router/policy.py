@@ -130,7 +130,7 @@ def _by_quality_per_usd(quality: Matrix, cost: Matrix, value: float, allowed: Ma
 
 
 def _threshold_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
-    pointless = _dominated_one(quality, cost, allowed)
+    pointless = dominated_one(quality, cost, allowed)
     return [
         (float(pointless[i]), c, -q) if q >= value else (2.0, -q, c)
         for i, (q, c) in enumerate(zip(quality, cost, strict=True))
@@ -149,7 +149,8 @@ def _quality_per_usd_keys(quality: Floats, cost: Floats, value: float, allowed: 
     return keys
 
 
-def _dominated_one(quality: Floats, cost: Floats, allowed: Flags) -> list[bool]:
+def dominated_one(quality: Floats, cost: Floats, allowed: Flags) -> list[bool]:
+    """Say which candidates of one request another one makes pointless: :func:`dominated` for a single row."""
     rivals = [(j, quality[j], cost[j]) for j, may in enumerate(allowed) if may]
     return [
         any(q_j >= q and c_j <= c and (q_j > q or c_j < c or j < i) for j, q_j, c_j in rivals)

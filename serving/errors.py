@@ -12,7 +12,6 @@
         + NoEligible                    400   no_eligible_candidate
         + Unauthenticated               401   invalid_api_key
         + NotLocal                      403   not_local                (no keys: only this machine's own programs)
-        + ModelNotAllowed               403   model_not_allowed
         + NotFound                      404   model_not_found
         + MethodNotAllowed              405   method_not_allowed
         + ReceiveTimeout                408   receive_timeout
@@ -153,14 +152,6 @@ class NotLocal(RequestError):
     status = 403
     type = "permission_error"
     code = "not_local"
-
-
-class ModelNotAllowed(RequestError):
-    """The key may not use the candidate it names."""
-
-    status = 403
-    type = "permission_error"
-    code = "model_not_allowed"
 
 
 class NotFound(RequestError):

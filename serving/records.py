@@ -22,6 +22,8 @@ from serving import logs
 
 #: How long a record may wait for its batch; what a kill -9 can lose.
 FLUSH_EVERY_S = 1.0
+#: How often, and after how long each, the last round is tried again before its records are counted as lost.
+_LAST_TRIES, _LAST_TRY_AFTER_S = 5, 0.1
 N_BATCH = 512
 #: Rows of one statement. Each gives way to the event loop and asks to go on: fewer cost both threads less.
 N_ROWS = 128
@@ -179,6 +181,12 @@ class SqliteRecordStore:
             self._wake.clear()
             is_last = self._is_closing
             database = self._write_all(database)
+            for _ in range(_LAST_TRIES if is_last else 0):
+                if not self._queue:
+                    break
+                # Another process may be making the file, a lock SQLite does not wait for; there is no later round.
+                time.sleep(_LAST_TRY_AFTER_S)
+                database = self._write_all(database)
             with self._round_ended:
                 self._n_rounds += 1
                 self._round_ended.notify_all()

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from router import Candidate, Router
-from router.bundle import load
+from router.bundle import MANIFEST, load
 from router.errors import BundleMissing, RouterError
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
 from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
 
-MANIFEST = "manifest.json"
 CHAT_PATH = "/chat/completions"
 #: Name, modification time, size and inode of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]

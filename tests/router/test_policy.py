@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from router.domain import Candidate, Capabilities, Constraints, Policy, Shape
 from router.errors import InvalidPolicy
-from router.policy import KINDS, check, choose, dominated, eligible, order, rank
+from router.policy import KINDS, check, choose, dominated, dominated_one, eligible, order, rank
 
 N_CANDIDATES = 5
 # Coarse grids, so that ties in quality and cost really happen.
@@ -125,6 +125,13 @@ def test_one_request_is_ordered_as_a_row_of_many(quality, cost, allowed, policy,
     many = rank(quality, cost, policy, allowed=allowed, latency_s=cost)[0].tolist()
     one = order(quality[0].tolist(), cost[0].tolist(), policy, allowed=allowed[0].tolist(), latency_s=cost[0].tolist())
     assert [i for i in one if usable[i]] == [i for i in many if usable[i]]
+
+
+@given(QUALITIES, COSTS, ALLOWED)
+def test_dominance_of_one_request_is_that_of_a_row_of_many(quality, cost, allowed):
+    cost = np.nan_to_num(cost, nan=np.inf)
+    one = dominated_one(quality[0].tolist(), cost[0].tolist(), allowed[0].tolist())
+    assert one == dominated(quality, cost, allowed)[0].tolist()
 
 
 def test_a_candidate_without_a_prediction_is_never_allowed():
