@@ -1,4 +1,4 @@
-"""The commands of training: ``turnout train``, ``predict``, ``evaluate`` and ``encoder``.
+"""The commands of training: ``turnout train``, ``onboard``, ``predict``, ``evaluate`` and ``encoder``.
 
 Options in, words out; the work is in the modules named by each import. Everything heavy is imported inside the
 commands, so that ``turnout --help`` stays quick.
@@ -94,6 +94,32 @@ def train(
         if not no_tracking:
             run_id = record(trained, settings, tracking_uri)
             console.print(f"recorded as MLflow run {run_id}", highlight=False)
+
+
+@click.command()
+@click.argument("directory", metavar="BUNDLE", type=click.Path(path_type=Path))
+@_DATA
+@click.option("--candidate", required=True, help="The new candidate's name in the data.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="models/NAME/VERSION of the new bundle.")
+@click.option("--prices", metavar="IN/OUT", help="USD per million tokens. Default: what the data's costs imply.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+def onboard(
+    directory: Path, paths: tuple[Path, ...], candidate: str, out: Path, prices: str | None, overwrite: bool
+) -> None:
+    """Add a candidate to BUNDLE from a few labelled prompts (32 to 64 do), without training the rest again."""
+    with _errors():
+        from training.onboard import onboard as run
+        from training.predict import price_of
+
+        price = None if prices is None else price_of(prices)
+        done = run(directory, paths, candidate, out, price=price, overwrite=overwrite)
+    click.echo(
+        f"{candidate}: {done.n_labels:,} labels, mean {done.mean_label:.3f}; predicted there {done.mean_quality:.3f}, "
+        f"90 % interval of a prompt {done.mean_low:.3f} to {done.mean_high:.3f}"
+    )
+    for note in done.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"wrote {out} ({done.manifest.id}, {len(done.manifest.candidates)} candidates)")
 
 
 @click.command()

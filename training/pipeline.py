@@ -129,7 +129,7 @@ def _train(
         files = export(fitted)
 
     tell("write")
-    name, version = (out.parent.name, out.name) if out.parent.name != "models" else (out.name, _today())
+    name, version = identity_of(out)
     report = {
         "name": name,
         "version": version,
@@ -331,8 +331,9 @@ def _manifest(
     )
 
 
-def _today() -> str:
-    return datetime.now(UTC).strftime("%Y.%m.%d")
+def identity_of(out: Path) -> tuple[str, str]:
+    """Return name and version of the bundle in ``NAME/VERSION``, or in ``models/NAME``: then today is the version."""
+    return (out.parent.name, out.name) if out.parent.name != "models" else (out.name, f"{datetime.now(UTC):%Y.%m.%d}")
 
 
 def finite(value: object) -> object:

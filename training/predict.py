@@ -1,6 +1,6 @@
 """Predictions for a file of prompts, as a table: what ``turnout predict`` does.
 
-Entry points: :func:`read_prompts`, :func:`read_prices` and :func:`predict`.
+Entry points: :func:`read_prompts`, :func:`read_prices`, :func:`price_of` and :func:`predict`.
 """
 
 from __future__ import annotations
@@ -113,6 +113,17 @@ def read_prices(path: Path, candidates: Sequence[str]) -> dict[str, Price]:
             raise InvalidSettings(f"{path}: {name}: prices must be numbers of at least 0, got {amounts!r}")
         prices[name] = Price(*map(float, amounts))
     return prices
+
+
+def price_of(text: str) -> Price:
+    """Read ``IN/OUT``, USD per million tokens; raises InvalidSettings."""
+    try:
+        amounts = [float(part) for part in text.split("/")]
+    except ValueError:
+        amounts = []
+    if len(amounts) != 2 or not all(math.isfinite(amount) and amount >= 0 for amount in amounts):
+        raise InvalidSettings(f"prices must be two numbers of at least 0 as in 2.5/10, got {text!r}")
+    return Price(*amounts)
 
 
 def predict(bundle: Bundle, prompts: pd.DataFrame, prices: Mapping[str, Price] | None = None) -> pd.DataFrame:

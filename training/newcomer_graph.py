@@ -1,0 +1,91 @@
+"""Append a newcomer's column to the graphs of a bundle: a few nodes on what the graphs say of the known candidates.
+
+Everything else in the graphs, further outputs included, stays as it is. Entry points: :func:`with_quality` and
+:func:`with_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS
+from training.ability import EDGE, Z90, Lengths, Placement
+from training.graph import GraphWriter
+from training.tokens import LOG_LIMIT
+
+_KNOWN = "known"
+
+
+def with_quality(graph: bytes, placement: Placement) -> bytes:
+    """Return ``quality.onnx`` with a column more.
+
+    Parameters
+    ----------
+    graph : bytes
+        Of m candidates.
+    placement : Placement
+
+    Returns
+    -------
+    bytes
+    """
+    own = GraphWriter(_KNOWN, len(placement.weights))
+    clipped = own.clip(_KNOWN, EDGE, 1 - EDGE)
+    z = own.add("Sub", own.add("Log", clipped), own.add("Log", own.add("Sub", own.constant([1.0]), clipped)))
+    mean = own.add("Gemm", z, own.constant(placement.weights[:, None]), own.constant([placement.bias]))
+    parts = own.add("Gemm", z, own.constant(placement.root[1:]), own.constant(placement.root[0]))
+    ones = own.constant(np.ones((placement.root.shape[1], 1)))
+    variance = own.add("MatMul", own.add("Mul", parts, parts), ones)
+    shrink = own.add("Add", own.add("Mul", variance, own.constant([np.pi / 8])), own.constant([1.0]))
+    quality = own.add("Sigmoid", own.add("Div", mean, own.add("Sqrt", shrink)))
+    deviation = own.add("Sqrt", own.add("Add", variance, own.constant([placement.own])))
+    half = own.add("Mul", deviation, own.constant([Z90]))
+    low = own.add("Min", own.add("Sigmoid", own.add("Sub", mean, half)), quality)
+    high = own.add("Max", own.add("Sigmoid", own.add("Add", mean, half)), quality)
+    return _with_column(graph, own.finish(dict(zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)), 1))
+
+
+def with_tokens(graph: bytes, lengths: Lengths) -> bytes:
+    """Return ``output_tokens.onnx`` with a column more; parameters as of :func:`with_quality`."""
+    own = GraphWriter(_KNOWN, len(lengths.weights))
+    z = own.add("Log", own.add("Max", _KNOWN, own.scalar(1)))
+    typical = own.add("Gemm", z, own.constant(lengths.weights[:, None]), own.constant([lengths.bias]))
+    base = own.add("Exp", own.clip(typical, 0, LOG_LIMIT))
+    mean = own.add("Max", own.add("Mul", base, own.constant([lengths.mean_factor])), own.scalar(1))
+    p90 = own.add("Max", own.add("Mul", base, own.constant([lengths.p90_factor])), mean)
+    return _with_column(graph, own.finish(dict(zip(TOKENS_OUTPUTS, (mean, p90), strict=True)), 1))
+
+
+def _with_column(graph: bytes, newcomer: bytes) -> bytes:
+    """Join the newcomer's columns, which read the first of their names, to the same outputs of a graph."""
+    model, addition = onnx.load_from_string(graph), onnx.load_from_string(newcomer)
+    outputs = {output.name: output for output in model.graph.output}
+    joined = [output.name for output in addition.graph.output]
+    width = addition.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    # Unique, since every column is appended to a wider graph than the one before.
+    prefix = f"column{width}."
+    before = {name: f"{prefix}{name}.known" for name in joined}
+    for node in model.graph.node:
+        _rename(node, before)
+    for tensor in addition.graph.initializer:
+        tensor.name = prefix + tensor.name
+        model.graph.initializer.append(tensor)
+    own = {_KNOWN: before[joined[0]]}
+    for node in addition.graph.node:
+        _rename(node, {name: own.get(name, prefix + name) for name in (*node.input, *node.output)})
+        model.graph.node.append(node)
+    for name in joined:
+        model.graph.node.append(helper.make_node("Concat", [before[name], prefix + name], [name], axis=1))
+        outputs[name].type.tensor_type.shape.dim[1].dim_value = width + 1
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
