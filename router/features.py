@@ -12,7 +12,7 @@ from router.domain import Floats
 from router.errors import BundleSchemaUnknown
 
 #: Raised when the same text would give other features than in an older program.
-FEATURE_SCHEMA = 1
+FEATURE_SCHEMA = 2
 
 
 class Encoder(Protocol):

@@ -55,6 +55,12 @@ def buckets_of(pieces: Pieces) -> Buckets:
     return buckets
 
 
+def buckets_of_words(hashes: Buckets) -> Buckets:
+    """Return the bucket of each single piece, shape (n,), for pieces given by their hashes."""
+    buckets: Buckets = (hashes * _SINGLE) >> _SHIFT
+    return buckets
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LexicalEncoder:
     """Text to (table columns, surface counts).

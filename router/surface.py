@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from router import structure
 from router.domain import Floats
 from router.pieces import DIGITS, LETTERS, Pieces, pieces_of
+from router.structure import OPTION_OF_MARK, structure_of
 
 _CLASSES: tuple[tuple[str, bytes], ...] = (
     ("digits", b"0123456789"),
@@ -29,11 +31,6 @@ _CLASSES: tuple[tuple[str, bytes], ...] = (
     ("quotes", b"`'\"_"),
     ("others", bytes(range(128, 256))),
 )
-_OPTION_LETTERS = "ABCDEFGHIJ"
-# How a line that gives an option of a multiple-choice question begins: mark -> which option.
-_OPTION_OF_MARK = {
-    form.format(letter).encode(): letter for letter in _OPTION_LETTERS for form in ("{}.", "{})", "({}", "{}:")
-}
 #: What words alone do not say: layout, code and the marks of a worked example.
 _PHRASES: tuple[bytes, ...] = (b"\\frac", b"```", b"\n    ", b"def ", b"nswer:", b"\nQ:", b"__")
 _FIRST_NUMBER = re.compile(rb"[0-9]{1,9}")
@@ -50,6 +47,7 @@ NAMES: tuple[str, ...] = (
     *("log_words", "mean_word_bytes", "log_longest_word", "log_distinct_words", "share_distinct_words"),
     *("log_lines", "log_numbered_lines", "log_bulleted_lines", "log_longest_line", "log_last_line"),
     *(f"log_phrase_{i}" for i in range(len(_PHRASES))),
+    *structure.NAMES,
 )
 N_SURFACE = len(NAMES)
 #: Encoders cut standardised counts here, so that an odd text cannot throw the predictors far off.
@@ -118,7 +116,7 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
         n,
         *per_class,
         *[count / n for count in per_class],
-        len({_OPTION_OF_MARK[mark] for mark in marks if mark in _OPTION_OF_MARK}),
+        len({OPTION_OF_MARK[mark] for mark in marks if mark in OPTION_OF_MARK}),
         n_numbers,
         per_class[0] / n_numbers if n_numbers else 0.0,
         min(most_digits, _MOST_DIGITS),
@@ -134,6 +132,7 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
         max(map(len, lines)),
         len(lines[-1]),
         *map(data.count, _PHRASES),
+        *structure_of(pieces, lines),
     )
 
 

@@ -1,14 +1,15 @@
 """Quality estimators: features in, one logit per candidate out; NaN in the labels means unobserved.
 
 The contract is scikit-learn's (``fit``, ``decision_function``); columns are candidates, and a quality may lie anywhere
-in [0, 1]. ``mlp`` learns all candidates jointly, so that one with few labels leans on the others; the other kinds are
-one scikit-learn estimator per candidate, fitted on the rows where it was observed. :data:`KINDS` is the table of
-them; which one is used is chosen on validation rows by :mod:`training.fitting`.
+in [0, 1]. ``mlp`` and ``forest`` learn all candidates jointly, so that one with few labels leans on the others; the
+other kinds are one scikit-learn estimator per candidate, fitted on the rows where it was observed. :data:`KINDS` is the
+table of them, :mod:`training.fitting` averages or chooses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,60 +19,90 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
+from training.fitted_encoder import FittedEncoder
+from training.forest import JointForest
 from training.network import JointNetwork
-from training.settings import HeadSettings
-from training.topics import logit_of
+from training.settings import ForestSettings, HeadSettings, Settings
+from training.topics import TopicModel, logit_of
 
 Matrix = NDArray[np.float64]
+Columns = NDArray[np.intp]
+_TOKENS_WEIGHT = 0.1  # of the side task beside quality
 _SMALLEST_GAIN = 2  # labels of either side that a classifier needs; with fewer the mean is all there is to say
 
 
 class QualityEstimator(Protocol):
     """What every kind is."""
 
-    def fit(self, X: Floats, y: Matrix, side: Floats | None = None) -> QualityEstimator:
-        """Fit on (n, d) features and (n, m) qualities; ``side`` (n, k) holds further targets to learn from."""
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> QualityEstimator:
+        """Fit on (n, dim) feature rows of the encoder and (n, m) qualities."""
 
     def decision_function(self, X: Floats) -> Matrix:
         """Return logits, shape (n, m)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Hints:
+    """What else is known of the training rows; learning it on the side makes better features.
+
+    Parameters
+    ----------
+    topics : ndarray of shape (n, K) or None
+        One where the row is of the topic.
+    log_tokens : ndarray of shape (n, m) or None
+        Logarithm of the answers' tokens, standardised; NaN where unknown.
+    """
+
+    topics: Floats | None = None
+    log_tokens: Floats | None = None
+
+
 class JointQuality(BaseEstimator):  # type: ignore[misc]
-    """The joint network over all candidates, which also learns the topic as a side task.
+    """The joint network over all candidates, with topic and output tokens as side tasks.
 
     Parameters
     ----------
     settings : HeadSettings
+    columns : ndarray of shape (c,), intp
+        What it reads of a feature row.
     seed : int, default=0
 
     Attributes
     ----------
     network_ : JointNetwork
     n_candidates_ : int
-        Its first outputs; the side task's come after and are not used for prediction.
+        Its first outputs; the side tasks' come after and are not used for prediction.
     """
 
-    def __init__(self, settings: HeadSettings, *, seed: int = 0) -> None:
+    def __init__(self, settings: HeadSettings, columns: Columns, *, seed: int = 0) -> None:
         self.settings = settings
+        self.columns = columns
         self.seed = seed
 
-    def fit(self, X: Floats, y: Matrix, side: Floats | None = None) -> JointQuality:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> JointQuality:
         """Fit; see :class:`QualityEstimator`."""
+        hints = hints or Hints()
         self.n_candidates_ = y.shape[1]
-        targets = y if side is None else np.hstack([y, side])
-        self.network_ = network_of(self.settings, "log", self.seed).fit(X, targets)
+        targets = y if hints.topics is None else np.hstack([y, hints.topics])
+        network = network_of(self.settings, self.seed, n_logistic=targets.shape[1], squared_weight=_TOKENS_WEIGHT)
+        if hints.log_tokens is not None:
+            targets = np.hstack([targets, hints.log_tokens])
+        self.network_ = network.fit(X[:, self.columns], targets)
         return self
 
     def decision_function(self, X: Floats) -> Matrix:
         """Return logits, shape (n, m)."""
-        logits: Matrix = self.network_.decision_function(X)[:, : self.n_candidates_]
+        logits: Matrix = self.network_.decision_function(X[:, self.columns])[:, : self.n_candidates_]
         return logits
 
 
-def network_of(settings: HeadSettings, loss: str, seed: int) -> JointNetwork:
+def network_of(
+    settings: HeadSettings, seed: int, *, n_logistic: int | None = None, squared_weight: float = 1.0
+) -> JointNetwork:
     """Make an unfitted network with these settings."""
     return JointNetwork(
-        loss=loss,
+        n_logistic=n_logistic,
+        squared_weight=squared_weight,
         hidden=settings.hidden,
         n_nets=settings.n_nets,
         epochs=settings.epochs,
@@ -85,6 +116,56 @@ def network_of(settings: HeadSettings, loss: str, seed: int) -> JointNetwork:
     )
 
 
+class ForestQuality(BaseEstimator):  # type: ignore[misc]
+    """Randomised trees over all candidates, which read topic probabilities beside the features.
+
+    The topic model has seen the training rows, so its probabilities are surer there than elsewhere; out-of-fold
+    probabilities make worse trees all the same (notebooks/LOG.md).
+
+    Parameters
+    ----------
+    settings : ForestSettings
+    columns : ndarray of shape (c,), intp
+        What it reads of a feature row.
+    topics : TopicModel or None
+    seed : int, default=0
+
+    Attributes
+    ----------
+    forest_ : JointForest
+    """
+
+    def __init__(
+        self, settings: ForestSettings, columns: Columns, topics: TopicModel | None = None, *, seed: int = 0
+    ) -> None:
+        self.settings = settings
+        self.columns = columns
+        self.topics = topics
+        self.seed = seed
+
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> ForestQuality:
+        """Fit; where a candidate was not observed, its mean in the row's topic shapes the trees."""
+        guess = None
+        if hints is not None and hints.topics is not None:
+            observed = ~np.isnan(y)
+            overall = np.where(observed, y, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+            sums = hints.topics.T @ np.where(observed, y, 0.0) + overall
+            guess = hints.topics @ (sums / (hints.topics.T @ observed + 1))
+        self.forest_ = JointForest(self.settings, seed=self.seed).fit(self.inputs(X), y, guess)
+        return self
+
+    def inputs(self, X: Floats) -> Floats:
+        """Return what the trees read, shape (n, c + K), float32."""
+        parts = [X[:, self.columns]]
+        if self.topics is not None:
+            parts.append(self.topics.predict(X).astype(np.float32))
+        return np.hstack(parts)
+
+    def decision_function(self, X: Floats) -> Matrix:
+        """Return logits, shape (n, m)."""
+        return logit_of(self.forest_.predict(self.inputs(X)))
+
+
 class PerCandidate(BaseEstimator):  # type: ignore[misc]
     """One scikit-learn estimator per candidate.
 
@@ -92,6 +173,8 @@ class PerCandidate(BaseEstimator):  # type: ignore[misc]
     ----------
     prototype : estimator
         A classifier (fitted on labels weighted by quality and 1 − quality) or a regressor.
+    columns : ndarray of shape (c,), intp
+        What it reads of a feature row.
 
     Attributes
     ----------
@@ -99,17 +182,20 @@ class PerCandidate(BaseEstimator):  # type: ignore[misc]
         A float where the labels say nothing but their mean, as a logit.
     """
 
-    def __init__(self, prototype: BaseEstimator) -> None:
+    def __init__(self, prototype: BaseEstimator, columns: Columns) -> None:
         self.prototype = prototype
+        self.columns = columns
 
-    def fit(self, X: Floats, y: Matrix, side: Floats | None = None) -> PerCandidate:
-        """Fit; ``side`` is not used. See :class:`QualityEstimator`."""
-        self.members_ = [self._fit_column(X, y[:, j]) for j in range(y.shape[1])]
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> PerCandidate:
+        """Fit; ``hints`` are not used. See :class:`QualityEstimator`."""
+        read = X[:, self.columns]
+        self.members_ = [self._fit_column(read, y[:, j]) for j in range(y.shape[1])]
         return self
 
     def decision_function(self, X: Floats) -> Matrix:
         """Return logits, shape (n, m)."""
-        return np.column_stack([self._logits(member, X) for member in self.members_])
+        read = X[:, self.columns]
+        return np.column_stack([self._logits(member, read) for member in self.members_])
 
     def _fit_column(self, X: Floats, quality: NDArray[np.float64]) -> Any:
         from sklearn.base import clone, is_classifier
@@ -151,10 +237,10 @@ class Average(BaseEstimator):  # type: ignore[misc]
     def __init__(self, members: list[QualityEstimator]) -> None:
         self.members = members
 
-    def fit(self, X: Floats, y: Matrix, side: Floats | None = None) -> Average:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> Average:
         """Fit every member again; see :class:`QualityEstimator`."""
         for member in self.members:
-            member.fit(X, y, side)
+            member.fit(X, y, hints)
         return self
 
     def decision_function(self, X: Floats) -> Matrix:
@@ -163,11 +249,16 @@ class Average(BaseEstimator):  # type: ignore[misc]
         return logits
 
 
-KINDS: Mapping[str, Callable[[HeadSettings, int], QualityEstimator]] = {
-    "mlp": lambda settings, seed: JointQuality(settings, seed=seed),
-    "logistic": lambda settings, seed: PerCandidate(LogisticRegression(C=0.02, max_iter=300, tol=1e-3)),
-    "ridge": lambda settings, seed: PerCandidate(Ridge(alpha=300.0)),
-    "boosting": lambda settings, seed: PerCandidate(
+KINDS: Mapping[str, Callable[[Settings, FittedEncoder], QualityEstimator]] = {
+    "mlp": lambda settings, encoder: JointQuality(settings.heads, encoder.columns, seed=settings.seed),
+    "forest": lambda settings, encoder: ForestQuality(
+        settings.forest, encoder.columns, encoder.topics, seed=settings.seed
+    ),
+    "logistic": lambda settings, encoder: PerCandidate(
+        LogisticRegression(C=0.02, max_iter=300, tol=1e-3), encoder.columns
+    ),
+    "ridge": lambda settings, encoder: PerCandidate(Ridge(alpha=300.0), encoder.columns),
+    "boosting": lambda settings, encoder: PerCandidate(
         HistGradientBoostingClassifier(
             max_iter=120,
             learning_rate=0.05,
@@ -175,7 +266,8 @@ KINDS: Mapping[str, Callable[[HeadSettings, int], QualityEstimator]] = {
             min_samples_leaf=40,
             l2_regularization=5.0,
             max_features=0.3,
-            random_state=seed,
-        )
+            random_state=settings.seed,
+        ),
+        encoder.columns,
     ),
 }

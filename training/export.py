@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
 from router.predictors import INPUT, QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
-from training.estimators import Average, JointQuality, PerCandidate, QualityEstimator
+from training.estimators import Average, ForestQuality, JointQuality, PerCandidate, QualityEstimator
 from training.fitting import QualityModel
+from training.forest import LEVELS
 from training.graph import ML_OPSET, OPSET, GraphWriter
 from training.network import JointNetwork
 from training.tokens import LOG_LIMIT, TokenModel
-from training.topics import EDGE, TopicBlend
+from training.topics import EDGE, TopicBlend, TopicModel
 
 Columns = NDArray[np.intp]
 
@@ -46,7 +48,7 @@ def quality_graph(model: QualityModel, dim: int) -> bytes:
     bytes
     """
     graph = GraphWriter(INPUT, dim)
-    logits = _logits(graph, model.estimator, model.columns, dim)
+    logits = _logits(graph, model.estimator, dim)
     if model.blend is not None:
         logits = _blend(graph, model.blend, logits)
     quality = _calibrate(graph, model.calibration, logits)
@@ -106,15 +108,29 @@ def verify(
             raise ExportMismatch(f"{name}: the graph differs from the estimator by {difference:.2%}")
 
 
-def _logits(graph: GraphWriter, estimator: QualityEstimator, columns: Columns, dim: int) -> str:
+def _logits(graph: GraphWriter, estimator: QualityEstimator, dim: int) -> str:
     for kind, write in _WRITERS.items():
         if isinstance(estimator, kind):
-            return write(graph, estimator, columns, dim)
+            return write(graph, estimator, dim)
     raise ExportMismatch(f"no way to export a {type(estimator).__name__}")
 
 
-def _joint(graph: GraphWriter, estimator: JointQuality, columns: Columns, dim: int) -> str:
-    return _network(graph, estimator.network_, estimator.n_candidates_, columns, dim)
+def _joint(graph: GraphWriter, estimator: JointQuality, dim: int) -> str:
+    return _network(graph, estimator.network_, estimator.n_candidates_, estimator.columns, dim)
+
+
+def _forest(graph: GraphWriter, estimator: ForestQuality, dim: int) -> str:
+    """Every tree says which leaf it is, as a number; the leaves' values are one table for all candidates."""
+    read = graph.add("Gather", INPUT, graph.constant(estimator.columns, np.int64), axis=1)
+    if estimator.topics is not None:
+        read = graph.add("Concat", read, _topics(graph, estimator.topics), axis=1)
+    forest = estimator.forest_
+    leaf = graph.add("Cast", graph.trees(read, forest.trees_), to=TensorProto.INT32)
+    values = graph.add("Gather", graph.constant(forest.values_, np.uint8), leaf, axis=0)
+    total = graph.add(
+        "ReduceSum", graph.add("Cast", values, to=TensorProto.FLOAT), graph.constant([1], np.int64), keepdims=0
+    )
+    return _logit(graph, graph.add("Mul", total, graph.scalar(1 / (LEVELS * len(forest.trees_)))))
 
 
 def _network(graph: GraphWriter, network: JointNetwork, n_targets: int, columns: Columns, dim: int) -> str:
@@ -133,9 +149,9 @@ def _network(graph: GraphWriter, network: JointNetwork, n_targets: int, columns:
     return graph.add("Gemm", active, graph.constant(weights), graph.constant(bias))
 
 
-def _per_candidate(graph: GraphWriter, estimator: PerCandidate, columns: Columns, dim: int) -> str:
+def _per_candidate(graph: GraphWriter, estimator: PerCandidate, dim: int) -> str:
     """Linear members become one product; trees are converted one by one."""
-    members = estimator.members_
+    members, columns = estimator.members_, estimator.columns
     weights, bias = np.zeros((dim, len(members)), np.float32), np.zeros(len(members), np.float32)
     trees: dict[int, Any] = {}
     for j, member in enumerate(members):
@@ -179,12 +195,13 @@ def _tree(graph: GraphWriter, member: Any, source: str, width: int) -> str:
     return _logit(graph, graph.add("Gather", probabilities, graph.constant(np.array([1]), np.int64), axis=1))
 
 
-def _average(graph: GraphWriter, estimator: Average, columns: Columns, dim: int) -> str:
-    return graph.add("Mean", *(_logits(graph, member, columns, dim) for member in estimator.members))
+def _average(graph: GraphWriter, estimator: Average, dim: int) -> str:
+    return graph.add("Mean", *(_logits(graph, member, dim) for member in estimator.members))
 
 
-_WRITERS: Mapping[type, Callable[[GraphWriter, Any, Columns, int], str]] = {
+_WRITERS: Mapping[type, Callable[[GraphWriter, Any, int], str]] = {
     JointQuality: _joint,
+    ForestQuality: _forest,
     PerCandidate: _per_candidate,
     Average: _average,
 }
@@ -194,15 +211,17 @@ def _blend(graph: GraphWriter, blend: TopicBlend, logits: str) -> str:
     if blend.share == 1:
         return logits
     own, other = blend.mixing()
-    topic_logits = graph.add("Gemm", INPUT, graph.constant(blend.model.weights), graph.constant(blend.model.bias))
-    topical = _logit(
-        graph, graph.add("MatMul", graph.add("Softmax", topic_logits, axis=1), graph.constant(blend.means))
-    )
+    topical = _logit(graph, graph.add("MatMul", _topics(graph, blend.model), graph.constant(blend.means)))
     return graph.add(
         "Add",
         graph.add("MatMul", logits, graph.constant(own)),
         graph.add("MatMul", topical, graph.constant(other)),
     )
+
+
+def _topics(graph: GraphWriter, model: TopicModel) -> str:
+    logits = graph.add("Gemm", INPUT, graph.constant(model.weights), graph.constant(model.bias))
+    return graph.add("Softmax", logits, axis=1)
 
 
 def _calibrate(graph: GraphWriter, calibration: Calibration, logits: str) -> str:

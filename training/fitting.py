@@ -18,7 +18,7 @@ from routing_data import OutcomeTable
 from training.calibrate import Calibration, calibrate
 from training.embed import embed, fit_encoder
 from training.errors import NotEnoughData
-from training.estimators import KINDS, Average, QualityEstimator
+from training.estimators import KINDS, Average, Hints, QualityEstimator
 from training.fitted_encoder import FittedEncoder
 from training.operating import regret
 from training.settings import Settings
@@ -41,8 +41,6 @@ class QualityModel:
 
     Parameters
     ----------
-    columns : ndarray of shape (c,), intp
-        Feature columns the estimator reads.
     kind : str
         Which kind was chosen.
     estimator : QualityEstimator
@@ -50,7 +48,6 @@ class QualityModel:
     calibration : Calibration
     """
 
-    columns: NDArray[np.intp]
     kind: str
     estimator: QualityEstimator
     blend: TopicBlend | None
@@ -58,7 +55,7 @@ class QualityModel:
 
     def predict(self, features: Floats) -> tuple[Matrix, Matrix, Matrix]:
         """Return quality and the bounds of its interval, each of shape (n, m)."""
-        logits = self.estimator.decision_function(features[:, self.columns])
+        logits = self.estimator.decision_function(features)
         if self.blend is not None:
             logits = self.blend.apply(features, logits)
         quality = self.calibration.quality(logits)
@@ -143,20 +140,24 @@ def fit(
     per_character = _tokens_per_character(table.input_tokens[train], lengths[train])
 
     tell("fit quality")
-    side = None
-    if topics is not None:
-        side = (np.asarray(topics)[:, None] == np.unique(topics)[None, :]).astype(np.float32)
+    hints = Hints(
+        None if topics is None else (np.asarray(topics)[:, None] == np.unique(topics)[None, :]).astype(np.float32),
+        _standardised(np.log(np.maximum(table.output_tokens[train][:, tokens.known], 1))),
+    )
     fitted: dict[str, QualityEstimator] = {
-        kind: KINDS[kind](settings.heads, settings.seed).fit(read[train], quality[train], side)
+        kind: KINDS[kind](settings, encoder).fit(features[train], quality[train], hints)
         for kind in settings.heads.kinds
     }
+    kind = settings.heads.kinds[0]
     if len(fitted) > 1:
-        fitted["average"] = Average(list(fitted.values()))
+        kind = "average"
+        fitted[kind] = Average(list(fitted.values()))
     errors = {
-        kind: _brier(_sigmoid(estimator.decision_function(read[validation])), quality[validation])
-        for kind, estimator in fitted.items()
+        name: _brier(_sigmoid(estimator.decision_function(features[validation])), quality[validation])
+        for name, estimator in fitted.items()
     }
-    kind = min(errors, key=lambda name: errors[name])
+    if settings.heads.choose:
+        kind = min(errors, key=lambda name: errors[name])
 
     tell("calibrate")
     known_prices = tuple(None if price is None else Price(*price) for price in map(prices.get, table.candidates))
@@ -169,20 +170,20 @@ def fit(
     blend, regrets = _choose_blend(
         encoder.topics,
         topics,
-        (fitted[kind].decision_function(read[train]), fitted[kind].decision_function(read[validation])),
+        (fitted[kind].decision_function(features[train]), fitted[kind].decision_function(features[validation])),
         (table.select(train), table.select(validation)),
         features[validation],
         cost,
         settings.topics.shares,
     )
-    logits = fitted[kind].decision_function(read[calibration])
+    logits = fitted[kind].decision_function(features[calibration])
     if blend is not None:
         logits = blend.apply(features[calibration], logits)
     calibrated = calibrate(logits, quality[calibration], settings.seed)
     return Fitted(
         encoder,
         features,
-        QualityModel(encoder.columns, kind, fitted[kind], blend, calibrated),
+        QualityModel(kind, fitted[kind], blend, calibrated),
         tokens,
         per_character,
         known_prices,
@@ -262,6 +263,15 @@ def _tokens_per_character(input_tokens: Matrix, lengths: NDArray[np.float64]) ->
     characters = (known * lengths[:, None]).sum(axis=0)
     tokens = np.where(known, input_tokens, 0.0).sum(axis=0)
     return np.where((characters > 0) & (tokens > 0), tokens / np.maximum(characters, 1), 0.25)
+
+
+def _standardised(values: Matrix) -> Floats | None:
+    """Return the columns with mean 0 and variance 1, NaN where they are; None where there are no columns."""
+    if not values.shape[1]:
+        return None
+    spread = np.nanstd(values, axis=0)
+    result: Floats = ((values - np.nanmean(values, axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
+    return result
 
 
 def _brier(predicted: Matrix, quality: Matrix) -> float:

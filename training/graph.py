@@ -13,6 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from training.forest import Tree
+
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 9
 
 
@@ -54,6 +56,37 @@ class GraphWriter:
     def clip(self, value: str, low: float, high: float) -> str:
         """Add a ``Clip``."""
         return self.add("Clip", value, self.scalar(low), self.scalar(high))
+
+    def trees(self, source: str, trees: Sequence[Tree]) -> str:
+        """Add trees that each say the number of the leaf they reach; return the name of the (N, trees) result."""
+        sizes = [len(tree.leaf) for tree in trees]
+        ids = np.concatenate([np.arange(n) for n in sizes])
+        numbers = np.repeat(np.arange(len(trees)), sizes)
+        whole = Tree(*(np.concatenate(parts) for parts in zip(*trees, strict=True)))
+        is_leaf = whole.leaf >= 0
+
+        def listed(values: NDArray[np.generic]) -> list[Any]:
+            found: list[Any] = values.tolist()
+            return found
+
+        # A leaf's number is its weight for the target of its own tree; exact, since float32 counts to 2 ** 24.
+        return self.add(
+            "TreeEnsembleRegressor",
+            source,
+            domain="ai.onnx.ml",
+            n_targets=len(trees),
+            nodes_treeids=listed(numbers),
+            nodes_nodeids=listed(ids),
+            nodes_featureids=listed(whole.feature),
+            nodes_modes=["LEAF" if leaf else "BRANCH_LEQ" for leaf in listed(is_leaf)],
+            nodes_values=listed(np.where(is_leaf, 0.0, whole.threshold)),
+            nodes_truenodeids=listed(np.where(is_leaf, 0, whole.left)),
+            nodes_falsenodeids=listed(np.where(is_leaf, 0, whole.right)),
+            target_treeids=listed(numbers[is_leaf]),
+            target_nodeids=listed(ids[is_leaf]),
+            target_ids=listed(numbers[is_leaf]),
+            target_weights=listed(whole.leaf[is_leaf].astype(np.float64)),
+        )
 
     def include(self, model: Any, source: str, output: str) -> str:
         """Copy a converted model into this graph.

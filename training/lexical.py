@@ -1,9 +1,9 @@
 """Fit the lexical encoder: which buckets get a row, what the rows say, how surface counts are scaled.
 
-The rows are a truncated SVD of the tf-idf matrix of the training prompts, and, where the data names tasks, one
-further column per topic: the weights of a sparse multinomial regression. The columns of the latter are not for the
-quality estimators, since on training rows they know too much. Inference is :class:`router.lexical.LexicalEncoder`,
-which also does all the reading of texts here. Entry point: :func:`fit_lexical`.
+The rows are a truncated SVD of the tf-idf matrix of the training prompts, then general word vectors for the rows of
+single words (:mod:`training.words`), and, where the data names tasks, one further column per topic: the weights of a
+sparse multinomial regression. On training rows the last know too much to be features of a network. Inference is
+:class:`router.lexical.LexicalEncoder`, which also does all the reading of texts here. Entry point: :func:`fit_lexical`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
 
 from router.domain import Floats
-from router.lexical import N_BUCKETS, LexicalEncoder, buckets_of
+from router.lexical import N_BUCKETS, LexicalEncoder, buckets_of, buckets_of_words
 from router.pieces import Pieces, pieces_of
 from router.surface import N_SURFACE, counts_of, logarithms_of
+from training import words
 from training.fitted_encoder import FittedEncoder
 from training.settings import LexicalSettings
 from training.topics import TopicModel
@@ -52,7 +53,9 @@ def fit_lexical(
     cut = [pieces_of(text) for text in texts]
     blank = _blank_encoder(cut, settings.min_prompts)
     weights = _sparse_weights(blank, cut)
-    directions = _directions(weights, settings.n_columns, seed)
+    directions = np.hstack(
+        [_directions(weights, settings.n_columns, seed), _word_columns(blank, settings.word_vectors)]
+    )
     topic_model = None
     columns = directions
     if topics is not None:
@@ -111,6 +114,19 @@ def _directions(weights: sp.csr_matrix, n_columns: int, seed: int) -> NDArray[np
         return np.zeros((weights.shape[1], 0), np.float32)
     *_, components = randomized_svd(weights, min(n_columns, most), n_iter=3, random_state=seed)
     return np.asarray(components.T, np.float32)
+
+
+def _word_columns(blank: LexicalEncoder, wanted: bool) -> NDArray[np.float32]:
+    """Return word vectors as columns, zero for rows that are no word of the table; words in one bucket are averaged."""
+    if not wanted:
+        return np.zeros((len(blank.buckets), 0), np.float32)
+    hashes, vectors = words.load()
+    buckets = buckets_of_words(hashes)
+    sums = np.zeros((N_BUCKETS, vectors.shape[1]), np.float32)
+    np.add.at(sums, buckets, vectors)
+    shared = np.maximum(np.bincount(buckets, minlength=N_BUCKETS), 1)
+    rows: NDArray[np.float32] = (sums[blank.buckets] / shared[blank.buckets, None]).astype(np.float32)
+    return rows
 
 
 def _topic_columns(

@@ -33,8 +33,11 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : {'log', 'squared'}, default='log'
-        ``log``: targets in [0, 1], outputs are logits. ``squared``: any targets.
+    n_logistic : int or None, default=None
+        The first so many targets lie in [0, 1] and are learned by log loss, their outputs being logits; the others are
+        any numbers, learned by squared loss. None: all are logistic.
+    squared_weight : float, default=1.0
+        Of the squared loss beside the other.
     hidden, n_nets, epochs, min_steps, batch : int
         See :class:`training.settings.HeadSettings`.
     dropout, feature_dropout : float in [0, 1)
@@ -49,7 +52,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        loss: str = "log",
+        n_logistic: int | None = None,
+        squared_weight: float = 1.0,
         hidden: int = 192,
         n_nets: int = 4,
         epochs: int = 30,
@@ -61,7 +65,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         weight_decay: float = 0.03,
         seed: int = 0,
     ) -> None:
-        self.loss = loss
+        self.n_logistic = n_logistic
+        self.squared_weight = squared_weight
         self.hidden = hidden
         self.n_nets = n_nets
         self.epochs = epochs
@@ -90,6 +95,7 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         observed = ~np.isnan(y)
         target = np.where(observed, y, 0.0).astype(np.float32)
         weight = observed.astype(np.float32)
+        weight[:, self._n_logistic(y.shape[1]) :] *= self.squared_weight
         X = np.ascontiguousarray(X, np.float32)
         self.layers_ = [
             self._fit_one(X, target, weight, np.random.default_rng([self.seed, i])) for i in range(self.n_nets)
@@ -97,12 +103,15 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Floats) -> NDArray[np.float64]:
-        """Return the mean raw output of the networks, shape (n, t): logits for the log loss."""
+        """Return the mean raw output of the networks, shape (n, t): logits of the logistic targets."""
         total = np.zeros((len(X), self.layers_[0].bias.shape[0]))
         for net in self.layers_:
             total += np.maximum(X @ net.hidden_weights + net.hidden_bias, 0) @ net.weights + net.bias
         result: NDArray[np.float64] = total / len(self.layers_)
         return result
+
+    def _n_logistic(self, n_targets: int) -> int:
+        return n_targets if self.n_logistic is None else self.n_logistic
 
     def _fit_one(self, X: Floats, target: Floats, weight: Floats, rng: np.random.Generator) -> Layers:
         n = len(target)
@@ -118,10 +127,11 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         return parameters
 
     def _start(self, n_features: int, target: Floats, weight: Floats, rng: np.random.Generator) -> Layers:
-        mean = target.sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
-        if self.loss == "log":
-            mean = np.clip(mean, 0.01, 0.99)
-            mean = np.log(mean / (1 - mean))
+        observed = weight > 0
+        mean = (target * observed).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+        logistic = slice(0, self._n_logistic(len(mean)))
+        share = np.clip(mean[logistic], 0.01, 0.99)
+        mean[logistic] = np.log(share / (1 - share))
 
         def normal(rows: int, columns: int, variance: float) -> Floats:
             drawn: Floats = (rng.standard_normal((rows, columns)) * np.sqrt(variance)).astype(np.float32)
@@ -142,8 +152,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         kept = _mask(raw.shape, self.dropout, rng) * (raw > 0)
         active = raw * kept
         output = active @ net.weights + net.bias
-        if self.loss == "log":
-            output = 1 / (1 + np.exp(-np.clip(output, -_EXPONENT_LIMIT, _EXPONENT_LIMIT)))
+        logistic = slice(0, self._n_logistic(output.shape[1]))
+        output[:, logistic] = 1 / (1 + np.exp(-np.clip(output[:, logistic], -_EXPONENT_LIMIT, _EXPONENT_LIMIT)))
         # Both losses have this derivative with respect to the raw output.
         error: Floats = ((output - target) * weight / len(X)).astype(np.float32)
         hidden_error: Floats = (error @ net.weights.T) * kept

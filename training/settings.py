@@ -17,7 +17,7 @@ from typing import cast, get_type_hints
 
 from training.errors import InvalidSettings
 
-KINDS = ("mlp", "logistic", "ridge", "boosting")
+KINDS = ("mlp", "forest", "logistic", "ridge", "boosting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,13 @@ class LexicalSettings:
         Columns found by truncated SVD.
     min_prompts : int
         A bucket needs this many training prompts to get a row.
+    word_vectors : bool
+        Add the general word vectors of :mod:`training.words` as columns.
     """
 
     n_columns: int = 128
     min_prompts: int = 5
+    word_vectors: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ class TopicSettings:
         A task with fewer training prompts joins its parent (``a/b`` joins ``a``), then the rest.
     shares : tuple of float
         Tried on validation: how much of the differences between candidates comes from the estimator rather than from
-        the topic; 1 ignores topics.
+        the topic; 1 ignores topics. A choice among several costs more in noise than it gains (notebooks/LOG.md).
     """
 
     min_prompts: int = 60
-    shares: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 1.0)
+    shares: tuple[float, ...] = (0.5,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,16 @@ class HeadSettings:
     Parameters
     ----------
     kinds : tuple of str
-        Fitted and compared on validation, with their average when there are several.
+        Fitted; of several the mean logit is used, or what ``choose`` says.
+    choose : bool
+        Compare the kinds and their mean on validation rows and use the best.
     hidden, n_nets, epochs, min_steps, batch : int
         Of the networks: units, how many are averaged, passes over the data, least optimiser steps, rows per step.
     dropout, feature_dropout, learning_rate, weight_decay : float
     """
 
-    kinds: tuple[str, ...] = ("mlp", "logistic")
+    kinds: tuple[str, ...] = ("mlp", "forest")
+    choose: bool = False
     hidden: int = 192
     n_nets: int = 4
     epochs: int = 30
@@ -89,6 +95,23 @@ class HeadSettings:
     feature_dropout: float = 0.25
     learning_rate: float = 0.002
     weight_decay: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class ForestSettings:
+    """The randomised trees.
+
+    Parameters
+    ----------
+    n_trees, min_leaf : int
+        Trees averaged; prompts that a leaf needs.
+    max_features : float in (0, 1]
+        Share of the features tried at a split.
+    """
+
+    n_trees: int = 100
+    min_leaf: int = 8
+    max_features: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,7 @@ class Settings:
     lexical: LexicalSettings = field(default_factory=LexicalSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
+    forest: ForestSettings = field(default_factory=ForestSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
@@ -200,7 +224,7 @@ def _value(expected: object, value: object, where: str) -> object:
 
 
 def _check(settings: Settings, where: str) -> None:
-    split, heads = settings.split, settings.heads
+    split, heads, forest = settings.split, settings.heads, settings.forest
     parts = (split.train, split.validation, split.calibration, split.test)
     rules: tuple[tuple[bool, str, object, str], ...] = (
         (settings.seed >= 0, "seed", settings.seed, "at least 0"),
@@ -238,6 +262,12 @@ def _check(settings: Settings, where: str) -> None:
             "heads.dropout, heads.feature_dropout",
             (heads.dropout, heads.feature_dropout),
             "in [0, 1)",
+        ),
+        (
+            min(forest.n_trees, forest.min_leaf) >= 1 and 0 < forest.max_features <= 1,
+            "forest",
+            (forest.n_trees, forest.min_leaf, forest.max_features),
+            "n_trees, min_leaf at least 1, max_features in (0, 1]",
         ),
         (heads.learning_rate > 0, "heads.learning_rate", heads.learning_rate, "above 0"),
         (heads.weight_decay >= 0, "heads.weight_decay", heads.weight_decay, "at least 0"),

@@ -77,7 +77,7 @@ def fit_tokens(features: Floats, tokens: Matrix, settings: HeadSettings, seed: i
     if not known.any():
         return TokenModel(None, known, ones, ones)
     small = replace(settings, hidden=_HIDDEN, n_nets=_N_NETS, dropout=0.1, feature_dropout=0.1)
-    network = network_of(small, "squared", seed).fit(features, np.log(np.maximum(tokens[:, known], 1)))
+    network = network_of(small, seed, n_logistic=0).fit(features, np.log(np.maximum(tokens[:, known], 1)))
     return TokenModel(network, known, ones, ones)
 
 

@@ -5,10 +5,16 @@ import pytest
 from sklearn.base import clone
 
 from training.estimators import KINDS, Average
+from training.fitted_encoder import FittedEncoder
 from training.network import JointNetwork
-from training.settings import HeadSettings
+from training.settings import ForestSettings, HeadSettings, Settings
 
 SETTINGS = HeadSettings(hidden=16, n_nets=2, epochs=40, min_steps=400, batch=64, dropout=0.1, feature_dropout=0.0)
+
+
+def estimator(kind, X):
+    settings = Settings(heads=SETTINGS, forest=ForestSettings(n_trees=40, max_features=1.0))
+    return KINDS[kind](settings, FittedEncoder(None, np.arange(X.shape[1]), None))
 
 
 def sigmoid(x):
@@ -29,7 +35,7 @@ def problem():
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_learns_from_what_was_observed(kind, problem):
     X, y, truth = problem
-    predicted = sigmoid(KINDS[kind](SETTINGS, 0).fit(X, y).decision_function(X))
+    predicted = sigmoid(estimator(kind, X).fit(X, y).decision_function(X))
     assert predicted.shape == truth.shape
     assert np.abs(predicted - truth).mean() < 0.13
     assert np.corrcoef(predicted[:, 0], truth[:, 0])[0, 1] > 0.9
@@ -38,16 +44,14 @@ def test_every_kind_learns_from_what_was_observed(kind, problem):
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_takes_graded_quality(kind, problem):
     X, _, truth = problem
-    predicted = sigmoid(KINDS[kind](SETTINGS, 0).fit(X, truth).decision_function(X))
+    predicted = sigmoid(estimator(kind, X).fit(X, truth).decision_function(X))
     assert np.abs(predicted - truth).mean() < 0.1
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_candidate_that_is_always_right_does_not_stop_the_fit(kind, problem):
     X, y, _ = problem
-    predicted = sigmoid(
-        KINDS[kind](SETTINGS, 0).fit(X, np.column_stack([y[:, 0], np.ones(len(y))])).decision_function(X)
-    )
+    predicted = sigmoid(estimator(kind, X).fit(X, np.column_stack([y[:, 0], np.ones(len(y))])).decision_function(X))
     assert np.isfinite(predicted).all()
     assert predicted[:, 1].min() > 0.8
 
@@ -56,8 +60,8 @@ def test_unobserved_labels_have_no_influence(problem):
     X, y, _ = problem
     observed = ~np.isnan(y[:, 0])
     column = y[:, :1]
-    whole = KINDS["logistic"](SETTINGS, 0).fit(X, column).decision_function(X)
-    cut = KINDS["logistic"](SETTINGS, 0).fit(X[observed], column[observed]).decision_function(X)
+    whole = estimator("logistic", X).fit(X, column).decision_function(X)
+    cut = estimator("logistic", X).fit(X[observed], column[observed]).decision_function(X)
     assert whole == pytest.approx(cut)
 
 
@@ -102,6 +106,6 @@ def test_the_gradients_are_those_of_the_loss():
 
 def test_an_average_is_the_mean_of_logits(problem):
     X, y, _ = problem
-    members = [KINDS[kind](SETTINGS, 0).fit(X, y) for kind in ("logistic", "ridge")]
+    members = [estimator(kind, X).fit(X, y) for kind in ("logistic", "ridge")]
     expected = (members[0].decision_function(X) + members[1].decision_function(X)) / 2
     assert Average(members).decision_function(X) == pytest.approx(expected)

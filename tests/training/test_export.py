@@ -10,8 +10,9 @@ from training.calibrate import calibrate
 from training.errors import ExportMismatch
 from training.estimators import KINDS, Average
 from training.export import quality_graph, tokens_graph, verify
+from training.fitted_encoder import FittedEncoder
 from training.fitting import QualityModel
-from training.settings import HeadSettings
+from training.settings import ForestSettings, HeadSettings, Settings
 from training.tokens import calibrate_tokens, fit_tokens
 from training.topics import TopicBlend, TopicModel
 
@@ -27,19 +28,25 @@ def data():
     return X, (rng.random(truth.shape) < truth).astype(float), np.exp(3 + X[:, :3] + rng.normal(size=(500, 3)))
 
 
+def unfitted(kind: str):
+    topics = TopicModel(("a", "b"), np.eye(DIM, 2, dtype=np.float32), np.zeros(2, np.float32))
+    settings = Settings(heads=SETTINGS, forest=ForestSettings(n_trees=30))
+    return KINDS[kind](settings, FittedEncoder(None, COLUMNS, topics))
+
+
 def model(data, kind: str, share: float | None = None) -> QualityModel:
     X, y, _ = data
     rng = np.random.default_rng(1)
     if kind == "average":
-        estimator = Average([KINDS[k](SETTINGS, 0).fit(X[:, COLUMNS], y) for k in ("mlp", "logistic")])
+        estimator = Average([unfitted(k).fit(X, y) for k in ("mlp", "forest", "logistic")])
     else:
-        estimator = KINDS[kind](SETTINGS, 0).fit(X[:, COLUMNS], y)
+        estimator = unfitted(kind).fit(X, y)
     blend = None
     if share is not None:
         topics = TopicModel(("a", "b"), rng.normal(size=(DIM, 2)).astype(np.float32), np.zeros(2, np.float32))
         blend = TopicBlend(topics, np.array([[0.2, 0.4, 0.9], [0.8, 0.5, 0.6]]), share, np.array([True, True, False]))
-    logits = estimator.decision_function(X[:, COLUMNS])
-    return QualityModel(COLUMNS, kind, estimator, blend, calibrate(logits, y, 0))
+    logits = estimator.decision_function(X)
+    return QualityModel(kind, estimator, blend, calibrate(logits, y, 0))
 
 
 def files(data, quality: QualityModel):
@@ -53,7 +60,7 @@ def files(data, quality: QualityModel):
     return graphs, token_model
 
 
-@pytest.mark.parametrize("kind", ["mlp", "logistic", "ridge", "boosting", "average"])
+@pytest.mark.parametrize("kind", ["mlp", "forest", "logistic", "ridge", "boosting", "average"])
 def test_the_graph_says_what_the_estimators_say(kind, data):
     quality = model(data, kind)
     graphs, tokens = files(data, quality)

@@ -6,7 +6,7 @@ import pytest
 from training.lexical import fit_lexical
 from training.settings import LexicalSettings
 
-SETTINGS = LexicalSettings(n_columns=8, min_prompts=2)
+SETTINGS = LexicalSettings(n_columns=8, min_prompts=2, word_vectors=False)
 WORDS = {
     "food": ["pear", "plum", "soup", "bread", "salt", "oven", "spoon"],
     "rail": ["tram", "track", "depot", "signal", "wagon", "fare"],
@@ -26,6 +26,13 @@ def test_columns_have_unit_variance_and_no_topic_column_is_read(corpus):
     features = fitted.encoder.encode(texts)
     assert features[:, :8].std(axis=0) == pytest.approx(np.ones(8), rel=1e-3)
     assert set(range(fitted.encoder.dim)) - set(fitted.columns.tolist()) == {8, 9}
+
+
+def test_words_of_like_meaning_get_like_columns():
+    texts = ["the doctor came", "the physician came", "the car came", "came the the", "the train came"] * 3
+    fitted = fit_lexical(texts, None, LexicalSettings(n_columns=2, min_prompts=2), 0)
+    doctor, physician, car = fitted.encoder.encode(["doctor", "physician", "car"])[:, 2:66]
+    assert np.linalg.norm(doctor - physician) < np.linalg.norm(doctor - car)
 
 
 def test_topics_are_told_apart_on_new_texts(corpus):

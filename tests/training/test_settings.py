@@ -38,7 +38,10 @@ def test_values_reach_their_fields():
         ({"split": {"train": 0.9}}, "x: split must be four shares above 0, sum 1"),
         ({"encoder": "bert"}, "x: encoder must be 'lexical' or 'minilm', got 'bert'"),
         ({"encoder": "minilm"}, "x: encoder_dir must be the folder that 'turnout encoder export' made"),
-        ({"heads": {"kinds": ["mlp", "tree"]}}, "x: heads.kinds must be one or more of mlp, logistic, ridge, boosting"),
+        (
+            {"heads": {"kinds": ["mlp", "tree"]}},
+            "x: heads.kinds must be one or more of mlp, forest, logistic, ridge, boosting",
+        ),
         ({"heads": {"dropout": 1.0}}, r"x: heads.dropout, heads.feature_dropout must be in \[0, 1\)"),
         ({"candidates": "gpt"}, "x: candidates must be a list, got 'gpt'"),
     ],
