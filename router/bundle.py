@@ -85,7 +85,7 @@ class Bundle:
         )
 
     def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
-        """Return what the graphs give for n texts, each (n, m); NaN for token counts the bundle does not know."""
+        """Return what the graphs give for n texts, (n, m) each and tasks (n, K); NaN for token counts not known."""
         outputs = self.predictor.predict(self.encoder.encode(texts))
         if self._without_tokens is not None:
             for name in TOKENS_OUTPUTS:
@@ -130,7 +130,7 @@ def load(directory: str | os.PathLike[str]) -> Bundle:
     encoder = encoder_of(manifest.encoder_tier, files)
     if encoder.dim != manifest.dim:
         raise BundleCorrupt(f"the encoder gives {encoder.dim} features; the manifest says {manifest.dim}")
-    bundle = Bundle(manifest, encoder, Predictor(files, manifest.dim, len(manifest.candidates)))
+    bundle = Bundle(manifest, encoder, Predictor(files, manifest.dim, len(manifest.candidates), len(manifest.tasks)))
     if PARITY not in files:
         raise BundleMissing(f"the bundle has no {PARITY}")
     _self_test(bundle, files[PARITY])

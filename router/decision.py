@@ -135,6 +135,9 @@ class Decision:
         Predicted of the choice.
     outlook : Outlook or None
         Predictions for the whole pool; None where the bundle could say nothing.
+    task : str or None
+        What kind of task the prompt most probably is; None where the bundle tells none apart.
+    task_probability : float or None
     """
 
     candidate: str
@@ -148,6 +151,8 @@ class Decision:
     quality: float | None = None
     cost_usd: float | None = None
     outlook: Outlook | None = field(default=None, repr=False, compare=False)
+    task: str | None = None
+    task_probability: float | None = None
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
@@ -182,6 +187,8 @@ class Decision:
             self.binding,
             self.propensity,
             self.bundle,
+            self.task,
+            self.task_probability,
             self.forecasts,
             self.counterfactuals,
         )
@@ -198,5 +205,7 @@ class Explanation:
     binding: str
     propensity: float
     bundle: str
+    task: str | None
+    task_probability: float | None
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

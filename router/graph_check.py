@@ -8,6 +8,7 @@ of ``onnx.proto`` (ONNX IR 10). It does not validate the graph; the runtime does
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,12 @@ from router.errors import BundleCorrupt, BundleUnsafe
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _MAX_DEPTH = 8
 _FLOAT_TYPES: dict[int, type[np.floating]] = {1: np.float32, 10: np.float16, 11: np.float64}
+# Trees list their nodes as hundreds of thousands of one-number fields, which Python would walk for seconds.
+_RUN = re.compile(
+    rb"(?P<floats>(?:\x3d.{4}){2,})|(?P<ints>(?:\x40[\x80-\xff]{0,9}[\x00-\x7f]){2,})"
+    rb"|(?P<modes>(?:\x4a(?:\x04LEAF|\x0aBRANCH_LEQ)){2,})",
+    re.DOTALL,
+)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -73,7 +80,7 @@ def _node(view: memoryview, name: str, depth: int) -> None:
 
 
 def _attribute(view: memoryview, name: str, depth: int) -> None:
-    for field, value in _fields(view, name):
+    for field, value in _fields(view, name, with_runs=True):
         if field in (5, 10):
             _tensor(_nested(value, name), name)
         elif field in (6, 11):
@@ -117,10 +124,20 @@ def _nested(value: int | memoryview, name: str) -> memoryview:
     return value
 
 
-def _fields(view: memoryview, name: str) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value): int for varints, the bytes for everything else."""
+def _fields(view: memoryview, name: str, *, with_runs: bool = False) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, value): int for varints, the bytes for everything else.
+
+    ``with_runs``, for attributes: a run of numbers is taken in one step; integers are passed over, single-precision
+    numbers come as if they were packed.
+    """
     position, end = 0, len(view)
     while position < end:
+        if with_runs and (run := _RUN.match(view, position)):
+            if run.lastgroup == "floats":
+                fields = np.frombuffer(run[0], np.uint8).reshape(-1, 5)
+                yield 7, memoryview(np.ascontiguousarray(fields[:, 1:]).tobytes())
+            position = run.end()
+            continue
         key, position = _varint(view, position, name)
         field, wire = key >> 3, key & 7
         if wire == _VARINT:

@@ -79,6 +79,8 @@ class Manifest:
     files : Mapping of str to FileEntry
         Every file of the folder except the manifest itself.
     certificate : Mapping or None
+    tasks : tuple of str
+        Kinds of task the bundle tells apart; empty where the data named none.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Manifest:
     training: Mapping[str, object]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     certificate: Mapping[str, object] | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -113,6 +116,7 @@ class Manifest:
             "created_at": self.created_at,
             "candidates": [asdict(column) for column in self.candidates],
             "encoder": {"tier": self.encoder_tier, "feature_schema": self.feature_schema, "dim": self.dim},
+            "tasks": list(self.tasks),
             "presets": {n: {"kind": p.kind, "value": p.value} for n, p in self.presets.items()},
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
             "metrics": _plain(self.metrics),
@@ -145,6 +149,9 @@ class Manifest:
         if not names or len(set(names)) < len(names):
             raise BundleCorrupt("manifest.json: candidates must be at least one, each name once")
         certificate = document.get("certificate")
+        tasks = root.get("tasks", list)
+        if not all(isinstance(task, str) for task in tasks):
+            raise BundleCorrupt(f"manifest.json: tasks must be a list of str, got {tasks!r}")
         return cls(
             name=root.get("name", str),
             version=root.get("version", str),
@@ -158,6 +165,7 @@ class Manifest:
             training=root.get("training", dict),
             files={n: _file(n, f) for n, f in root.get("files", dict).items()},
             certificate=None if certificate is None else root.get("certificate", dict),
+            tasks=tuple(tasks),
         )
 
 

@@ -18,6 +18,8 @@ from router.runtime import Graph
 QUALITY_FILE, TOKENS_FILE = "quality.onnx", "output_tokens.onnx"
 QUALITY_OUTPUTS = ("quality", "quality_low", "quality_high")
 TOKENS_OUTPUTS = ("output_tokens", "output_tokens_p90")
+#: Probability of each kind of task; only in bundles whose data named tasks.
+TASK_OUTPUT = "task_probability"
 INPUT = "features"
 
 
@@ -32,6 +34,8 @@ class Predictor:
         Length of a feature row.
     n_candidates : int
         Columns.
+    n_tasks : int, default=0
+        Columns of the probabilities of tasks; 0 where there are none.
 
     Raises
     ------
@@ -41,9 +45,12 @@ class Predictor:
         A graph's inputs or outputs have other names or dimensions.
     """
 
-    def __init__(self, files: Mapping[str, bytes], dim: int, n_candidates: int) -> None:
-        self._quality = _graph(files, QUALITY_FILE, QUALITY_OUTPUTS, dim, n_candidates)
-        self._tokens = _graph(files, TOKENS_FILE, TOKENS_OUTPUTS, dim, n_candidates)
+    def __init__(self, files: Mapping[str, bytes], dim: int, n_candidates: int, n_tasks: int = 0) -> None:
+        widths = dict.fromkeys(QUALITY_OUTPUTS, n_candidates)
+        if n_tasks:
+            widths[TASK_OUTPUT] = n_tasks
+        self._quality = _graph(files, QUALITY_FILE, widths, dim)
+        self._tokens = _graph(files, TOKENS_FILE, dict.fromkeys(TOKENS_OUTPUTS, n_candidates), dim)
 
     def predict(self, features: Floats) -> dict[str, Floats]:
         """Predict for n feature rows.
@@ -55,25 +62,26 @@ class Predictor:
         Returns
         -------
         dict of str to ndarray of shape (n, m), float32
-            Keys are :data:`QUALITY_OUTPUTS` and :data:`TOKENS_OUTPUTS`.
+            Keys are :data:`QUALITY_OUTPUTS` and :data:`TOKENS_OUTPUTS`; :data:`TASK_OUTPUT` (n, n_tasks) where there
+            are tasks.
         """
         given: dict[str, NDArray[np.generic]] = {INPUT: features}
         outputs = {**self._quality.run(given), **self._tokens.run(given)}
         return {name: np.asarray(values, np.float32) for name, values in outputs.items()}
 
 
-def _graph(files: Mapping[str, bytes], name: str, outputs: tuple[str, ...], dim: int, n_candidates: int) -> Graph:
+def _graph(files: Mapping[str, bytes], name: str, widths: Mapping[str, int], dim: int) -> Graph:
     if name not in files:
         raise BundleMissing(f"the bundle has no {name}")
     graph = Graph(files[name], name)
-    if set(graph.inputs) != {INPUT} or set(graph.outputs) != set(outputs):
+    if set(graph.inputs) != {INPUT} or set(graph.outputs) != set(widths):
         raise BundleCorrupt(
-            f"{name} maps {sorted(graph.inputs)} to {sorted(graph.outputs)}; expected {INPUT!r} to {', '.join(outputs)}"
+            f"{name} maps {sorted(graph.inputs)} to {sorted(graph.outputs)}; expected {INPUT!r} to {', '.join(widths)}"
         )
     if graph.inputs[INPUT][-1] != dim:
         raise BundleCorrupt(f"{name} reads {graph.inputs[INPUT][-1]} features; the manifest says {dim}")
-    for output in outputs:
+    for output, expected in widths.items():
         width = graph.outputs[output][-1]
-        if isinstance(width, int) and width != n_candidates:
-            raise BundleCorrupt(f"{name} gives {width} columns of {output}; the manifest has {n_candidates} candidates")
+        if isinstance(width, int) and width != expected:
+            raise BundleCorrupt(f"{name} gives {width} columns of {output}; the manifest says {expected}")
     return graph

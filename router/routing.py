@@ -17,7 +17,7 @@ from router.decision import Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.policy import DEFAULT_PRESETS, check, eligible, order
-from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS
+from router.predictors import QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
@@ -109,14 +109,13 @@ class Router:
             the caller's and the candidate's own limits, and count every answer asked for.
         """
         asked = [Prompt.of(p) if isinstance(p, str) else p for p in prompts]
-        quality, low, high, tokens, tokens_p90 = self._predicted(asked)
+        quality, low, high, tokens, tokens_p90 = self._predicted(asked, self.bundle.outputs([p.text for p in asked]))
         lengths = np.array([p.shape.n_characters for p in asked], np.float32)
         input_tokens = lengths[:, None] * self._tokens_per_character
         return Predictions(self._names, quality, low, high, input_tokens, tokens, tokens_p90)
 
-    def _predicted(self, prompts: Sequence[Prompt]) -> Floats:
+    def _predicted(self, prompts: Sequence[Prompt], given: Mapping[str, Floats]) -> Floats:
         """Return quality, its bounds, output tokens and their p90 for the pool, shape (5, n, m)."""
-        given = self.bundle.outputs([prompt.text for prompt in prompts])
         block = np.array([given[name] for name in (*QUALITY_OUTPUTS, *TOKENS_OUTPUTS)]).take(self._columns, axis=2)
         if not self._all_known:
             block[:, :, ~self._known] = np.nan
@@ -180,7 +179,8 @@ class Router:
         if isinstance(prompt, str):
             prompt = Prompt.of(prompt)
 
-        outlook = self._outlook(prompt, constraints)
+        given = self.bundle.outputs([prompt.text])
+        outlook = self._outlook(prompt, constraints, given)
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
@@ -190,6 +190,7 @@ class Router:
 
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
+        task, task_probability = self._task(given)
         binding, reason = _explain(rule, outlook.quality[first], len(ranking))
         return Decision(
             candidate=ranking[0],
@@ -203,11 +204,21 @@ class Router:
             quality=known(outlook.quality[first]),
             cost_usd=known(outlook.cost_usd[first]),
             outlook=outlook,
+            task=task,
+            task_probability=task_probability,
         )
 
-    def _outlook(self, prompt: Prompt, constraints: Constraints) -> Outlook:
-        """Predict, price and filter one prompt."""
-        quality, low, high, tokens, tokens_p90 = self._predicted([prompt])[:, 0].tolist()
+    def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:
+        """Return the most probable kind of task, where the bundle tells any apart."""
+        if TASK_OUTPUT not in given:
+            return None, None
+        probability = given[TASK_OUTPUT][0].tolist()
+        best = max(probability)
+        return self.bundle.manifest.tasks[probability.index(best)], best
+
+    def _outlook(self, prompt: Prompt, constraints: Constraints, given: Mapping[str, Floats]) -> Outlook:
+        """Price and filter one prompt."""
+        quality, low, high, tokens, tokens_p90 = self._predicted([prompt], given)[:, 0].tolist()
         input_tokens = [prompt.shape.n_characters * rate for rate in self._rates]
         cost_usd = expected_costs_usd(self._prices, input_tokens, tokens)
         excluded = list(eligible(self.candidates, prompt.shape, constraints, input_tokens))

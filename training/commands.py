@@ -190,6 +190,20 @@ def export_encoder(model: str, out: Path, int8: bool) -> None:
     click.echo(f"{out}: cosine with the original {fidelity.mean:.4f} on average, {fidelity.least:.4f} at least")
 
 
+@encoder.command("words")
+@click.argument("model")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File, training/words.npz.")
+def make_words(model: str, out: Path) -> None:
+    """Make the lexical tier's table of word vectors from the sentence-transformers MODEL (folder or name)."""
+    with _errors():
+        from training.encoder import load_model
+        from training.words import make
+
+        data = make(load_model(model))
+        out.write_bytes(data)
+    click.echo(f"{out}: {len(data):,} bytes")
+
+
 class _Progress:
     """A line per stage, a bar while prompts are embedded."""
 

@@ -60,7 +60,7 @@ def export(model: str, out: Path, *, int8: bool = False) -> Fidelity:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} exists and is not an empty folder")
-    original = _load(model)
+    original = load_model(model)
     graph = _graph_of(original)
     files = {
         GRAPH_FILE: _quantised(graph) if int8 else graph,
@@ -80,7 +80,8 @@ def export(model: str, out: Path, *, int8: bool = False) -> Fidelity:
     return fidelity
 
 
-def _load(model: str) -> Any:
+def load_model(model: str) -> Any:
+    """Return the model; raises ExtraMissing without torch, TrainingError where it is none."""
     try:
         import torch  # noqa: F401
         from sentence_transformers import SentenceTransformer

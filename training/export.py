@@ -17,7 +17,7 @@ from onnx import TensorProto
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
-from router.predictors import INPUT, QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
+from router.predictors import INPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS, Predictor
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
 from training.estimators import Average, ForestQuality, JointQuality, PerCandidate, QualityEstimator
@@ -54,7 +54,16 @@ def quality_graph(model: QualityModel, dim: int) -> bytes:
     quality = _calibrate(graph, model.calibration, logits)
     low = graph.add("Min", graph.clip(_ramps(graph, model.calibration.low, quality), 0, 1), quality)
     high = graph.add("Max", graph.clip(_ramps(graph, model.calibration.high, quality), 0, 1), quality)
-    return graph.finish(dict(zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)), len(model.calibration.methods))
+    width = len(model.calibration.methods)
+    outputs = {name: (inner, width) for name, inner in zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)}
+    if model.topics is not None:
+        outputs[TASK_OUTPUT] = (_topics(graph, model.topics), len(model.topics.labels))
+    return graph.finish(outputs)
+
+
+def n_tasks_of(model: QualityModel) -> int:
+    """Return how many kinds of task the model tells apart; 0 where none."""
+    return 0 if model.topics is None else len(model.topics.labels)
 
 
 def tokens_graph(model: TokenModel, columns: Columns, dim: int) -> bytes:
@@ -72,7 +81,7 @@ def tokens_graph(model: TokenModel, columns: Columns, dim: int) -> bytes:
     base = graph.add("Exp", zero)
     mean = graph.add("Max", graph.add("Mul", base, graph.constant(model.mean_factor)), graph.scalar(1))
     p90 = graph.add("Max", graph.add("Mul", base, graph.constant(model.p90_factor)), mean)
-    return graph.finish(dict(zip(TOKENS_OUTPUTS, (mean, p90), strict=True)), n_candidates)
+    return graph.finish({name: (t, n_candidates) for name, t in zip(TOKENS_OUTPUTS, (mean, p90), strict=True)})
 
 
 def verify(
@@ -95,7 +104,7 @@ def verify(
     ExportMismatch
         Names the output and the largest difference.
     """
-    predictor = Predictor(files, features.shape[1], len(tokens.known))
+    predictor = Predictor(files, features.shape[1], len(tokens.known), n_tasks_of(quality))
     found = predictor.predict(features)
     expected = dict(zip(QUALITY_OUTPUTS, quality.predict(features), strict=True))
     for name, values in expected.items():

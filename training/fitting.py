@@ -46,12 +46,15 @@ class QualityModel:
     estimator : QualityEstimator
     blend : TopicBlend or None
     calibration : Calibration
+    topics : TopicModel or None
+        Tells kinds of task apart; reported with every decision.
     """
 
     kind: str
     estimator: QualityEstimator
     blend: TopicBlend | None
     calibration: Calibration
+    topics: TopicModel | None = None
 
     def predict(self, features: Floats) -> tuple[Matrix, Matrix, Matrix]:
         """Return quality and the bounds of its interval, each of shape (n, m)."""
@@ -183,7 +186,7 @@ def fit(
     return Fitted(
         encoder,
         features,
-        QualityModel(kind, fitted[kind], blend, calibrated),
+        QualityModel(kind, fitted[kind], blend, calibrated, encoder.topics),
         tokens,
         per_character,
         known_prices,

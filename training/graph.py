@@ -5,7 +5,7 @@ Knows nothing of what is computed; that is :mod:`training.export`. Entry point: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,22 +133,24 @@ class GraphWriter:
             self._nodes.append(copy)
         return name_of(output)
 
-    def finish(self, outputs: dict[str, str], width: int) -> bytes:
+    def finish(self, outputs: Mapping[str, tuple[str, int]]) -> bytes:
         """Return the file.
 
         Parameters
         ----------
-        outputs : dict of str to str
-            Public name to the name within the graph; each float32 of shape (N, width).
-        width : int
+        outputs : mapping of str to (str, int)
+            Public name to the name within the graph and the width; each is float32 of shape (N, width).
         """
-        for public, inner in outputs.items():
+        for public, (inner, _) in outputs.items():
             self._nodes.append(helper.make_node("Identity", [inner], [public]))
         graph = helper.make_graph(
             self._nodes,
             "turnout",
             [helper.make_tensor_value_info(self.source, TensorProto.FLOAT, ["N", self._width])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]) for name in outputs],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
+                for name, (_, width) in outputs.items()
+            ],
             self._constants,
         )
         domains = {node.domain for node in self._nodes}

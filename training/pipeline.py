@@ -31,7 +31,7 @@ from training import parity as parity_texts
 from training.card import card_of
 from training.errors import NotEnoughData
 from training.evaluate import Report, Rows, evaluate
-from training.export import quality_graph, tokens_graph, verify
+from training.export import n_tasks_of, quality_graph, tokens_graph, verify
 from training.fitting import PARTS, Fitted, fit, main_pool
 from training.operating import choose_points, choose_presets
 from training.settings import Settings
@@ -142,7 +142,7 @@ def _train(
         **report,
     }
     manifest = _manifest(name, version, table, parts, fitted, presets, report, settings)
-    predictor = Predictor(files, fitted.encoder.encoder.dim, len(table.candidates))
+    predictor = predictor_of(fitted, files)
     files = {
         **files,
         **fitted.encoder.encoder.files(),
@@ -200,9 +200,14 @@ def export(fitted: Fitted) -> dict[str, bytes]:
     return files
 
 
+def predictor_of(fitted: Fitted, files: dict[str, bytes]) -> Predictor:
+    """Return what will serve."""
+    return Predictor(files, fitted.encoder.encoder.dim, len(fitted.prices), n_tasks_of(fitted.quality))
+
+
 def rows_of(table: OutcomeTable, fitted: Fitted, files: dict[str, bytes]) -> Rows:
     """Return what the graphs say of every row of the table, beside what happened."""
-    predictor = Predictor(files, fitted.encoder.encoder.dim, len(table.candidates))
+    predictor = predictor_of(fitted, files)
     said = predictor.predict(fitted.features)
     lengths = np.array([len(prompt) for prompt in table.prompts], np.float32)
     known = fitted.tokens.known
@@ -313,6 +318,7 @@ def _manifest(
         encoder_tier=fitted.encoder.encoder.tier,
         feature_schema=FEATURE_SCHEMA,
         dim=fitted.encoder.encoder.dim,
+        tasks=() if fitted.quality.topics is None else fitted.quality.topics.labels,
         presets=presets,
         metrics={
             "test": report["metrics"],

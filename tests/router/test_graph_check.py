@@ -53,6 +53,36 @@ def test_nan_in_a_constant_node_is_refused():
         check(model(constant))
 
 
+@pytest.mark.parametrize("bad", [0, 7, 19])
+def test_nan_in_a_long_list_of_numbers_is_refused(bad):
+    """A run of numbers is looked at as one array."""
+    scale = [1.0] * 20
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 20, scale=scale)
+    check(model(node))
+    scale[bad] = float("nan")
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 20, scale=scale)
+    with pytest.raises(BundleCorrupt, match="NaN"):
+        check(model(node))
+
+
+def test_long_lists_of_integers_and_modes_do_not_hide_what_follows():
+    """Attributes after a run are still inspected."""
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        nodes_featureids=list(range(0, 40_000, 7)),
+        nodes_modes=["LEAF", "BRANCH_LEQ"] * 20,
+        target_weights=[1.0, 2.0, float("nan")],
+    )
+    with pytest.raises(BundleCorrupt, match="NaN"):
+        check(model(node))
+    foreign = helper.make_node("Thing", ["x"], ["y"], domain="elsewhere", numbers=list(range(500)))
+    with pytest.raises(BundleUnsafe, match="elsewhere"):
+        check(model(foreign))
+
+
 def test_nan_in_a_list_of_numbers_is_refused():
     node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[float("nan")])
     with pytest.raises(BundleCorrupt, match="NaN"):
