@@ -6,7 +6,7 @@ Everything else in the graphs, further outputs included, stays as it is. Entry p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -46,7 +46,7 @@ def with_quality(graph: bytes, placement: Placement) -> bytes:
     half = own.add("Mul", deviation, own.constant([Z90]))
     low = own.add("Min", own.add("Sigmoid", own.add("Sub", mean, half)), quality)
     high = own.add("Max", own.add("Sigmoid", own.add("Add", mean, half)), quality)
-    return _with_column(graph, own.finish(dict(zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)), 1))
+    return _with_column(graph, own.finish(_narrow(QUALITY_OUTPUTS, quality, low, high)))
 
 
 def with_tokens(graph: bytes, lengths: Lengths) -> bytes:
@@ -57,7 +57,12 @@ def with_tokens(graph: bytes, lengths: Lengths) -> bytes:
     base = own.add("Exp", own.clip(typical, 0, LOG_LIMIT))
     mean = own.add("Max", own.add("Mul", base, own.constant([lengths.mean_factor])), own.scalar(1))
     p90 = own.add("Max", own.add("Mul", base, own.constant([lengths.p90_factor])), mean)
-    return _with_column(graph, own.finish(dict(zip(TOKENS_OUTPUTS, (mean, p90), strict=True)), 1))
+    return _with_column(graph, own.finish(_narrow(TOKENS_OUTPUTS, mean, p90)))
+
+
+def _narrow(names: Sequence[str], *inner: str) -> dict[str, tuple[str, int]]:
+    """Return outputs of one column each."""
+    return {name: (given, 1) for name, given in zip(names, inner, strict=True)}
 
 
 def _with_column(graph: bytes, newcomer: bytes) -> bytes:

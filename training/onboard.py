@@ -121,7 +121,7 @@ def onboard(
     files = {name: (directory / name).read_bytes() for name in bundle.manifest.files}
     files[QUALITY_FILE] = with_quality(files[QUALITY_FILE], placement)
     files[TOKENS_FILE] = with_tokens(files[TOKENS_FILE], lengths)
-    predictor = Predictor(files, bundle.manifest.dim, len(bundle.manifest.names) + 1)
+    predictor = Predictor(files, bundle.manifest.dim, len(bundle.manifest.names) + 1, len(bundle.manifest.tasks))
     _verify(predictor, features, said, placement, lengths)
 
     known = np.isfinite(labels)

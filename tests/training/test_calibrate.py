@@ -91,9 +91,8 @@ def in_graph(calibration: Calibration, z: np.ndarray) -> dict[str, np.ndarray]:
     graph = GraphWriter("features", z.shape[1])
     quality = _calibrate(graph, calibration, "features")
     outputs = {"quality": quality, "low": _ramps(graph, calibration.low, quality)}
-    return Graph(graph.finish({name: (inner, z.shape[1]) for name, inner in outputs.items()}), "test").run(
-        {"features": z.astype(np.float32)}
-    )
+    made = graph.finish({name: (inner, z.shape[1]) for name, inner in outputs.items()})
+    return Graph(made, "test").run({"features": z.astype(np.float32)})
 
 
 def test_the_graph_computes_the_same_calibration():
