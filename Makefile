@@ -9,7 +9,7 @@ LOCK = deploy/lock
 TORCH = torch==2.13.0
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test fix train-sample encoder lock clean
+.PHONY: run test fix train-sample notebooks encoder lock clean
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
@@ -23,6 +23,11 @@ test: $(VENV)/.encoder
 
 train-sample: $(VENV)/.dev
 	$(BIN)/turnout train --data datasets/samples/checkable --out models/sample/1
+
+# Runs every notebook on the data its DATA names (the sample) and leaves build/notebooks/*.html, which need no network.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/jupyter nbconvert --execute --to html --embed-images --output-dir build/notebooks \
+		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= notebooks/*.ipynb
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -41,6 +46,10 @@ $(VENV)/.serve: $(VENV)/.python $(LOCK)/serve.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.python $(LOCK)/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.notebooks: $(VENV)/.dev $(LOCK)/notebooks.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)/notebooks.txt
 	touch $@
 
 # The tests of `turnout encoder export` need torch. It stands outside the lock, since the right build depends on the machine; where
@@ -63,6 +72,7 @@ lock:
 	$(BIN)/python -m pip install --quiet uv
 	$(UV) pyproject.toml $(LOCK)/build.in -o $(LOCK)/serve.txt
 	$(UV) --extra dev pyproject.toml $(LOCK)/build.in -o $(LOCK)/dev.txt
+	$(UV) --constraint $(LOCK)/dev.txt $(LOCK)/notebooks.in -o $(LOCK)/notebooks.txt
 	$(UV) --override $(LOCK)/no-torch.in --no-emit-package torch --constraint $(LOCK)/dev.txt $(LOCK)/encoder.in -o $(LOCK)/encoder.txt
 
 clean:
