@@ -33,7 +33,7 @@ FIGURES = (
     "covers_full",
     "covers_bins",
     "width",
-    "token_p90",
+    "p90",
 )
 
 
