@@ -46,7 +46,17 @@ def _minilm(files: Mapping[str, bytes]) -> Encoder:
     return MiniLMEncoder.from_files(files)
 
 
-TIERS: Mapping[str, Callable[[Mapping[str, bytes]], Encoder]] = {"lexical": _lexical, "minilm": _minilm}
+def _stacked(files: Mapping[str, bytes]) -> Encoder:
+    from router.stacked import StackedEncoder
+
+    return StackedEncoder.from_files(files)
+
+
+TIERS: Mapping[str, Callable[[Mapping[str, bytes]], Encoder]] = {
+    "lexical": _lexical,
+    "minilm": _minilm,
+    "stacked": _stacked,
+}
 
 
 def encoder_of(tier: str, files: Mapping[str, bytes]) -> Encoder:

@@ -66,13 +66,18 @@ class MiniLMEncoder:
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the features of n texts, shape (n, dim), float32."""
-        clipped = [clip(text) for text in texts]
         features = np.empty((len(texts), self.dim), np.float32)
-        for row, text in zip(features, clipped, strict=True):
-            row[: self.width] = self._embed(text)
-        counts = (surface_counts(clipped) - self.surface_mean) / self.surface_scale
+        features[:, : self.width] = self.embeddings(texts)
+        counts = (surface_counts(texts) - self.surface_mean) / self.surface_scale
         np.clip(counts, -SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, self.width :])
         return features
+
+    def embeddings(self, texts: Sequence[str]) -> Floats:
+        """Return what the graph alone gives, shape (n, width), float32."""
+        rows = np.empty((len(texts), self.width), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[:] = self._embed(text)
+        return rows
 
     def with_surface_of(self, texts: Sequence[str]) -> MiniLMEncoder:
         """Return the encoder with surface counts scaled to these (training) texts."""
@@ -90,11 +95,8 @@ class MiniLMEncoder:
         return {**self.sources, SURFACE_FILE: scale}
 
     def token_ids(self, text: str) -> list[int]:
-        """Return the tokens that are read: all, or the first and the last, with the special ones at both ends."""
-        ids: list[int] = self.tokenizer.encode(text).ids
-        if len(ids) > HEAD_TOKENS + TAIL_TOKENS:
-            ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
-        return ids
+        """Return the tokens that are read of a text."""
+        return token_ids(self.tokenizer, text)
 
     def _embed(self, text: str) -> Floats:
         ids = np.array([self.token_ids(text)], np.int64)
@@ -134,6 +136,14 @@ class MiniLMEncoder:
         tokenizer.no_truncation()
         mean, scale = _surface(files)
         return cls(graph, tokenizer, mean, scale, {name: files[name] for name in FILES})
+
+
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the tokens that are read: all, or the first and the last, with the special ones at both ends."""
+    ids: list[int] = tokenizer.encode(clip(text)).ids
+    if len(ids) > HEAD_TOKENS + TAIL_TOKENS:
+        ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
+    return ids
 
 
 def _surface(files: Mapping[str, bytes]) -> tuple[Floats, Floats]:

@@ -61,9 +61,9 @@ def export(model: str, out: Path, *, int8: bool = False) -> Fidelity:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} exists and is not an empty folder")
     original = load_model(model)
-    graph = _graph_of(original)
+    graph = graph_of(_embedder(original))
     files = {
-        GRAPH_FILE: _quantised(graph) if int8 else graph,
+        GRAPH_FILE: quantised(graph) if int8 else graph,
         TOKENIZER_FILE: original.tokenizer.backend_tokenizer.to_str().encode(),
     }
     try:
@@ -123,7 +123,8 @@ def _embedder(original: Any) -> Any:
     return Embedder().eval()
 
 
-def _graph_of(original: Any) -> bytes:
+def graph_of(module: Any) -> bytes:
+    """Return the ONNX file of a torch module (input_ids, attention_mask) → one row of numbers per text."""
     import torch
 
     example = torch.ones((2, 8), dtype=torch.long)
@@ -134,7 +135,7 @@ def _graph_of(original: Any) -> bytes:
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=UserWarning, message=".*advanced indexing.*")
         torch.onnx.export(
-            _embedder(original),
+            module,
             (example, torch.ones_like(example)),
             buffer,
             input_names=list(INPUTS),
@@ -146,7 +147,8 @@ def _graph_of(original: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _quantised(graph: bytes) -> bytes:
+def quantised(graph: bytes) -> bytes:
+    """Return the graph with its weights in eight bits, one scale per channel."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:

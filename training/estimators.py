@@ -166,6 +166,27 @@ class ForestQuality(BaseEstimator):  # type: ignore[misc]
         return logit_of(self.forest_.predict(self.inputs(X)))
 
 
+class HeadsQuality(BaseEstimator):  # type: ignore[misc]
+    """What a fine-tuned encoder says itself: there is nothing left to fit.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (m,), intp
+        Feature columns that are logits.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> HeadsQuality:
+        """Do nothing; see :class:`QualityEstimator`."""
+        return self
+
+    def decision_function(self, X: Floats) -> Matrix:
+        """Return logits, shape (n, m)."""
+        return X[:, self.columns].astype(np.float64)
+
+
 class PerCandidate(BaseEstimator):  # type: ignore[misc]
     """One scikit-learn estimator per candidate.
 
@@ -254,6 +275,7 @@ KINDS: Mapping[str, Callable[[Settings, FittedEncoder], QualityEstimator]] = {
     "forest": lambda settings, encoder: ForestQuality(
         settings.forest, encoder.columns, encoder.topics, seed=settings.seed
     ),
+    "heads": lambda settings, encoder: HeadsQuality(np.arange(0) if encoder.heads is None else encoder.heads),
     "logistic": lambda settings, encoder: PerCandidate(
         LogisticRegression(C=0.02, max_iter=300, tol=1e-3), encoder.columns
     ),

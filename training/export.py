@@ -20,7 +20,7 @@ from router.domain import Floats
 from router.predictors import INPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS, Predictor
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
-from training.estimators import Average, ForestQuality, JointQuality, PerCandidate, QualityEstimator
+from training.estimators import Average, ForestQuality, HeadsQuality, JointQuality, PerCandidate, QualityEstimator
 from training.fitting import QualityModel
 from training.forest import LEVELS
 from training.graph import ML_OPSET, OPSET, GraphWriter
@@ -158,6 +158,10 @@ def _network(graph: GraphWriter, network: JointNetwork, n_targets: int, columns:
     return graph.add("Gemm", active, graph.constant(weights), graph.constant(bias))
 
 
+def _heads(graph: GraphWriter, estimator: HeadsQuality, dim: int) -> str:
+    return graph.add("Gather", INPUT, graph.constant(estimator.columns, np.int64), axis=1)
+
+
 def _per_candidate(graph: GraphWriter, estimator: PerCandidate, dim: int) -> str:
     """Linear members become one product; trees are converted one by one."""
     members, columns = estimator.members_, estimator.columns
@@ -211,6 +215,7 @@ def _average(graph: GraphWriter, estimator: Average, dim: int) -> str:
 _WRITERS: Mapping[type, Callable[[GraphWriter, Any, int], str]] = {
     JointQuality: _joint,
     ForestQuality: _forest,
+    HeadsQuality: _heads,
     PerCandidate: _per_candidate,
     Average: _average,
 }

@@ -22,8 +22,11 @@ class FittedEncoder:
         Feature columns for the quality and token estimators.
     topics : TopicModel or None
         What the encoder itself learned of topics; None where it did not, or where the data tells none apart.
+    heads : ndarray of shape (m,), intp, or None
+        Feature columns that are logits of quality themselves, one per candidate.
     """
 
     encoder: Encoder
     columns: NDArray[np.intp]
     topics: TopicModel | None
+    heads: NDArray[np.intp] | None = None

@@ -129,7 +129,12 @@ def fit(
 
     tell("fit encoder")
     topics = topics_of([table.tasks[i] for i in np.flatnonzero(train)], settings.topics.min_prompts)
-    encoder = fit_encoder([table.prompts[i] for i in np.flatnonzero(train)], topics, settings)
+    hints = Hints(
+        None if topics is None else (np.asarray(topics)[:, None] == np.unique(topics)[None, :]).astype(np.float32),
+        _standardised(np.log(np.maximum(table.output_tokens[train], 1))),
+    )
+    texts = [table.prompts[i] for i in np.flatnonzero(train)]
+    encoder = fit_encoder(texts, topics, settings, quality[train], hints, tell)
     tell("embed")
     features = embed(encoder.encoder, table.prompts, advance)
     read = features[:, encoder.columns]
@@ -143,10 +148,6 @@ def fit(
     per_character = _tokens_per_character(table.input_tokens[train], lengths[train])
 
     tell("fit quality")
-    hints = Hints(
-        None if topics is None else (np.asarray(topics)[:, None] == np.unique(topics)[None, :]).astype(np.float32),
-        _standardised(np.log(np.maximum(table.output_tokens[train][:, tokens.known], 1))),
-    )
     fitted: dict[str, QualityEstimator] = {
         kind: KINDS[kind](settings, encoder).fit(features[train], quality[train], hints)
         for kind in settings.heads.kinds
@@ -269,7 +270,8 @@ def _tokens_per_character(input_tokens: Matrix, lengths: NDArray[np.float64]) ->
 
 
 def _standardised(values: Matrix) -> Floats | None:
-    """Return the columns with mean 0 and variance 1, NaN where they are; None where there are no columns."""
+    """Return the columns that hold anything with mean 0 and variance 1, NaN staying; None where none does."""
+    values = values[:, np.isfinite(values).any(axis=0)]
     if not values.shape[1]:
         return None
     spread = np.nanstd(values, axis=0)

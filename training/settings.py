@@ -17,7 +17,8 @@ from typing import cast, get_type_hints
 
 from training.errors import InvalidSettings
 
-KINDS = ("mlp", "forest", "logistic", "ridge", "boosting")
+KINDS = ("mlp", "forest", "heads", "logistic", "ridge", "boosting")
+ENCODERS = ("lexical", "minilm", "stacked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,37 @@ class ForestSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FinetuneSettings:
+    """The transformer of the stacked tier.
+
+    Parameters
+    ----------
+    model : str
+        Folder or name of a sentence-transformers model to begin with.
+    epochs, batch : int
+    learning_rate, head_learning_rate, weight_decay, dropout : float
+        Dropout is before the heads alone.
+    bfloat16 : bool
+        Multiply in bfloat16: many times quicker where the processor has units for it (AMX), slower where it has not.
+    int8 : bool
+        Serve weights of eight bits.
+    checkpoint_dir : str
+        Where to keep a checkpoint after every epoch, to go on from; empty keeps none.
+    """
+
+    model: str = ""
+    epochs: int = 3
+    batch: int = 32
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.2
+    bfloat16: bool = True
+    int8: bool = True
+    checkpoint_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """How the report is made."""
 
@@ -129,7 +161,7 @@ class Settings:
     ----------
     seed : int
         Of the split, the networks and the bootstrap.
-    encoder : {'lexical', 'minilm'}
+    encoder : {'lexical', 'minilm', 'stacked'}
     encoder_dir : str
         Folder made by ``turnout encoder export``; needed by ``minilm``.
     candidates : tuple of str
@@ -153,6 +185,7 @@ class Settings:
     topics: TopicSettings = field(default_factory=TopicSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
     forest: ForestSettings = field(default_factory=ForestSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
@@ -224,11 +257,30 @@ def _value(expected: object, value: object, where: str) -> object:
 
 
 def _check(settings: Settings, where: str) -> None:
-    split, heads, forest = settings.split, settings.heads, settings.forest
+    split, heads, forest, finetune = settings.split, settings.heads, settings.forest, settings.finetune
     parts = (split.train, split.validation, split.calibration, split.test)
     rules: tuple[tuple[bool, str, object, str], ...] = (
         (settings.seed >= 0, "seed", settings.seed, "at least 0"),
-        (settings.encoder in ("lexical", "minilm"), "encoder", settings.encoder, "'lexical' or 'minilm'"),
+        (settings.encoder in ENCODERS, "encoder", settings.encoder, f"one of {', '.join(ENCODERS)}"),
+        (
+            settings.encoder != "stacked" or bool(finetune.model),
+            "finetune.model",
+            finetune.model,
+            "the folder or name of a sentence-transformers model",
+        ),
+        (
+            (settings.encoder == "stacked") == ("heads" in heads.kinds),
+            "heads.kinds",
+            heads.kinds,
+            "with 'heads' for the encoder 'stacked', and without it for the others",
+        ),
+        (
+            min(finetune.epochs, finetune.batch) >= 1,
+            "finetune.epochs, finetune.batch",
+            (finetune.epochs, finetune.batch),
+            "at least 1",
+        ),
+        (0 <= finetune.dropout < 1, "finetune.dropout", finetune.dropout, "in [0, 1)"),
         (
             settings.encoder != "minilm" or bool(settings.encoder_dir),
             "encoder_dir",

@@ -73,6 +73,11 @@ class TopicModel:
         result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return result
 
+    def widened(self, dim: int) -> TopicModel:
+        """Return the model for feature rows with further columns, which it does not read."""
+        more = np.zeros((dim - self.weights.shape[0], self.weights.shape[1]), np.float32)
+        return TopicModel(self.labels, np.vstack([self.weights, more]), self.bias)
+
 
 def fit_topics(features: Floats, topics: Sequence[str]) -> TopicModel:
     """Fit the classifier on dense features, for encoders without topic columns of their own."""

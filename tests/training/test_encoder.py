@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 
 import numpy as np
@@ -19,37 +18,6 @@ def test_without_the_extra_the_way_to_install_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ExtraMissing, match=r"pip install 'turnout\[encoder\]'"):
         export("model", tmp_path / "out")
-
-
-@pytest.fixture(scope="module")
-def random_model(tmp_path_factory):
-    """A sentence-transformers folder: a BERT of two tiny layers with random weights, mean pooling, normalised."""
-    torch = pytest.importorskip("torch", reason=WHY)
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason=WHY)
-    import transformers
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "aeiou")]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=512,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    modules = importlib.import_module("sentence_transformers.models")
-    transformer = modules.Transformer(str(folder))
-    model = sentence_transformers.SentenceTransformer(
-        modules=[transformer, modules.Pooling(32), modules.Normalize()], device="cpu"
-    )
-    saved = tmp_path_factory.mktemp("st") / "model"
-    model.save(str(saved))
-    return model, saved
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -36,11 +36,11 @@ def test_values_reach_their_fields():
         ({"seed": -1}, "x: seed must be at least 0, got -1"),
         ({"split": 3}, "x: split must be a table, got 3"),
         ({"split": {"train": 0.9}}, "x: split must be four shares above 0, sum 1"),
-        ({"encoder": "bert"}, "x: encoder must be 'lexical' or 'minilm', got 'bert'"),
+        ({"encoder": "bert"}, "x: encoder must be one of lexical, minilm, stacked, got 'bert'"),
         ({"encoder": "minilm"}, "x: encoder_dir must be the folder that 'turnout encoder export' made"),
         (
             {"heads": {"kinds": ["mlp", "tree"]}},
-            "x: heads.kinds must be one or more of mlp, forest, logistic, ridge, boosting",
+            "x: heads.kinds must be one or more of mlp, forest, heads, logistic, ridge, boosting",
         ),
         ({"heads": {"dropout": 1.0}}, r"x: heads.dropout, heads.feature_dropout must be in \[0, 1\)"),
         ({"candidates": "gpt"}, "x: candidates must be a list, got 'gpt'"),
