@@ -5,8 +5,10 @@ and one on all but each; the one left out is onboarded from k labels drawn among
 the others on the same prompts, and once without), and joins the pool on the test rows. It prints the table and writes
 ``benchmarks/results/onboarding_NAME.json``, NAME being the data folder's. Trained bundles are kept in the cache.
 
-Coverage of the 90 % interval is measured twice: of the jointly trained bundle's prediction for the same prompt, and of
-the mean outcome in ten bins of prompts scored alike.
+G is measured twice: at the stop of the dial chosen for the pool without the newcomer, since presets stay as they were,
+and at one chosen anew on validation rows (``gap_retuned``), as the bundle trained jointly has it. Coverage of the 90 %
+interval too: of the jointly trained bundle's prediction for the same prompt, and of the mean outcome in ten bins of
+prompts scored alike.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ NEIGHBOURS = (4, 8, 16, 32, 64, 128)
 FIGURES = (
     "naiq",
     "gap_closed",
+    "gap_retuned",
     "auc",
     "brier_skill",
     "level_error",
@@ -121,6 +124,7 @@ class Scene:
         parts = split(table.groups, bundle.manifest.training["config"]["split"], seed)
         self.table, self.outputs, self.new = table, bundle.outputs, table.candidates.index(newcomer)
         self.train, self.test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+        self.validation = np.flatnonzero((parts == "validation") | (parts == "calibration"))
         self.old = [j for j in range(len(table.candidates)) if j != self.new]
         self.known = bundle.outputs["quality"].astype(float)
         self.known_tokens = bundle.outputs["output_tokens"].astype(float)
@@ -134,9 +138,10 @@ class Scene:
         self.input_tokens = (lengths * per_character)[:, None].repeat(len(table.candidates), axis=1)
 
     def route(self, quality: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
-        """Route the test rows by predictions for all candidates; the stop for G is the one of the bundle's own pool."""
+        """Route the test rows by predictions for all candidates."""
         from router.pricing import expected_cost_usd
         from training.evaluate import Rows, evaluate
+        from training.operating import choose_points
 
         table, cost = self.table, expected_cost_usd(self.prices, self.input_tokens, tokens)
         given = (quality, cost, tokens, tokens, table.quality.astype(float), table.cost_usd, table.output_tokens)
@@ -146,8 +151,16 @@ class Scene:
             tasks=[table.tasks[i] for i in self.test],
             groups=[table.groups[i] for i in self.test],
         )
-        report = evaluate(rows, self.points, {}, self.best_single, 0, 0)
-        return {name: report["metrics"][name]["value"] for name in ("naiq", "gap_closed")}
+        seen = (array[self.validation] for array in (quality, cost, table.quality.astype(float), table.cost_usd))
+        again = choose_points(*seen, self.best_single)
+        first, second = (
+            evaluate(rows, points, {}, self.best_single, 0, 0)["metrics"] for points in (self.points, again)
+        )
+        return {
+            "naiq": first["naiq"]["value"],
+            "gap_closed": first["gap_closed"]["value"],
+            "gap_retuned": second["gap_closed"]["value"],
+        }
 
     def add(self, quality: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
         """Route among the known candidates and one of these predictions."""

@@ -22,6 +22,8 @@ from training.operating import OperatingPoints, choose_points
 
 _BATCH = 256
 _CHOOSING = {"choosing": 0.5, "scored": 0.5}
+#: Of that split. With the seed of the bundle's own split all its test rows would fall into one half.
+_CHOOSING_SEED = 2**31 - 1
 
 
 def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_resamples: int = 200) -> Report:
@@ -60,13 +62,18 @@ def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_res
             table, used = _test_rows(bundle, table), "held out from this bundle's training"
         else:
             notes.append("the bundle was trained on a part of these rows; they flatter it")
+    notes += [
+        f"{record['candidate']} was onboarded from {record['n_labels']} labels; those among these rows flatter it"
+        for record in _records(manifest.training.get("onboarded"))
+        if record["candidate"] in common
+    ]
     if not table.prompt_ids:
         raise NotEnoughData("no row is left to measure on")
     rows = rows_of(bundle, table)
     best_single = _best_single(bundle, rows)
     points, source = _points(bundle, rows), "the bundle's validation rows"
     if points is None and len(rows.candidates) > 1 and rows.complete.any():
-        half = split(rows.groups, _CHOOSING, 0)
+        half = split(rows.groups, _CHOOSING, _CHOOSING_SEED)
         chosen_on = rows.select((half == "choosing") & rows.complete)
         if len(chosen_on.tasks):
             points = choose_points(

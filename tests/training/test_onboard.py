@@ -12,6 +12,7 @@ from onnx import helper
 
 import routing_data
 from router.bundle import load, write
+from training.commands import evaluate
 from training.commands import onboard as command
 from training.commands import train as train_command
 from training.errors import ExportMismatch
@@ -112,6 +113,15 @@ def test_the_others_stay_bit_for_bit(three, four, table):
     before, after = load(three).predict(table.prompts[:50]), load(four).predict(table.prompts[:50])
     for name in ("quality", "quality_low", "quality_high", "output_tokens", "output_tokens_p90"):
         assert np.array_equal(getattr(after, name)[:, :-1], getattr(before, name)), name
+
+
+def test_evaluate_measures_the_new_pool_and_says_whose_labels_it_may_hold(four, sample):
+    done = run(evaluate, "--bundle", four, "--data", sample, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.output)
+    assert report["points_from"] == "the other half of these rows"
+    assert NEW in report["singles"] and report["metrics"]["naiq"]["value"] > 0
+    assert report["notes"] == [f"{NEW} was onboarded from 64 labels; those among these rows flatter it"]
 
 
 def test_a_second_newcomer_joins_the_first(four, table, tmp_path):
