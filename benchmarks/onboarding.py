@@ -127,6 +127,7 @@ class Scene:
         self.validation = np.flatnonzero((parts == "validation") | (parts == "calibration"))
         self.old = [j for j in range(len(table.candidates)) if j != self.new]
         self.known = bundle.outputs["quality"].astype(float)
+        self.tasks = bundle.outputs["task_probability"].astype(float)
         self.known_tokens = bundle.outputs["output_tokens"].astype(float)
         self.best_single = int(np.argmax(table.quality[self.train].mean(axis=0)))
         points = bundle.manifest.metrics["points"]
@@ -192,7 +193,9 @@ def measured(
             mean, p90 = fit_tokens(scene.known_tokens[rows], table.output_tokens[rows, new]).tokens(scene.known_tokens)
             covered = {"p90": float((table.output_tokens[test, new] <= p90[test]).mean())}
             columns = {
-                method: fit_quality(scene.known[rows], labels[rows], seen[rows]).quality(scene.known)
+                method: fit_quality(scene.known[rows], scene.tasks[rows], labels[rows], seen[rows]).quality(
+                    scene.known, scene.tasks
+                )
                 for method, seen in (("onboard", outcomes), ("onboard, no outcomes of others", np.nan * outcomes))
             }
             for method, quality in baselines(scene.known, before.features, labels, rows).items():

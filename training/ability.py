@@ -1,9 +1,9 @@
 """Place a new candidate among known ones from few labels: what is fitted when nothing is trained.
 
 A bundle predicts m candidates; what their logits share says how hard a prompt is, and their deviations from it what
-each is good at. The newcomer's logit is taken to be linear in both::
+each is good at. The newcomer's logit is taken to be linear in both, and in the kinds of task the bundle tells apart::
 
-    z = level + slope · difficulty + Σ_j weight_j · deviation_j + noise
+    z = level + slope · difficulty + Σ_j weight_j · deviation_j + Σ_t strength_t · P(task t) + noise
 
 with a Gaussian prior learned from how the known candidates, each seen from the others, behave in the same way: with a
 handful of labels the newcomer is an average candidate of its own level, with hundreds also one with its own strengths.
@@ -13,7 +13,7 @@ out. Entry points: :func:`fit_quality` and :func:`fit_tokens`, which make a :cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ _LEAST_SD_LEVEL, _LEAST_SD_SLOPE, _LEAST_SD_OWN = 0.7, 0.2, 0.3
 #: Of the variance that is a candidate's own, the part that a mix of the others' deviations is believed to show. The
 #: interval allows for all of it nevertheless.
 _SHARED = 0.5
+#: How far a newcomer's strength on one kind of task may lie from what the known candidates suggest, in logits.
+_SD_TASK = 0.3
 #: Prior evidence that slopes are 1 and that luck is not shared, in sums of squares.
 _DOUBT = 0.5
 _N_STEPS, _N_NOISE_STEPS = 30, 3
@@ -45,10 +47,10 @@ class Placement:
     Parameters
     ----------
     bias : float
-    weights : ndarray of shape (m,), float64
-        The mean is ``bias + z @ weights``.
-    root : ndarray of shape (1 + m, r), float64
-        The variance of that mean is the sum of squares of ``[1, z] @ root``.
+    weights : ndarray of shape (m + K,), float64
+        The mean is ``bias + x @ weights``, where x is z and the probabilities of K tasks, side by side.
+    root : ndarray of shape (1 + m + K, r), float64
+        The variance of that mean is the sum of squares of ``[1, x] @ root``.
     own : float
         Variance of what is the newcomer's own and no label of another prompt tells.
     """
@@ -58,14 +60,21 @@ class Placement:
     root: Matrix
     own: float
 
-    def quality(self, known: Matrix) -> tuple[Vector, Vector, Vector]:
-        """Return quality and the bounds of its 90 % interval, each of shape (n,), from known qualities of shape (n, m).
+    def quality(self, known: Matrix, tasks: Matrix) -> tuple[Vector, Vector, Vector]:
+        """Return quality and the bounds of its 90 % interval, each of shape (n,).
 
         Quality is the mean over what the level and the weights may be, by the usual approximation.
+
+        Parameters
+        ----------
+        known : ndarray of shape (n, m), float64
+            Qualities of the known candidates.
+        tasks : ndarray of shape (n, K), float64
+            Probabilities of the tasks; K is 0 for a bundle that knows none.
         """
-        z = logit(known)
-        mean = self.bias + z @ self.weights
-        variance = ((self.root[0] + z @ self.root[1:]) ** 2).sum(axis=1)
+        x = np.hstack([logit(known), tasks])
+        mean = self.bias + x @ self.weights
+        variance = ((self.root[0] + x @ self.root[1:]) ** 2).sum(axis=1)
         expected = sigmoid(mean / np.sqrt(1 + np.pi / 8 * variance))
         half = Z90 * np.sqrt(variance + self.own)
         return expected, np.minimum(sigmoid(mean - half), expected), np.maximum(sigmoid(mean + half), expected)
@@ -115,29 +124,30 @@ class _Prior:
         difficulty = z.mean(axis=1, keepdims=True)
         return np.hstack([np.ones_like(difficulty), difficulty - self.centre, z - difficulty])
 
-    def over_known(self, weights: Vector) -> tuple[float, Vector]:
-        """Return the same function as a bias and weights of z itself."""
-        raw = self.to_known @ weights
-        return float(raw[0]), raw[1:]
+    def with_tasks(self, n: int) -> _Prior:
+        """Return the prior for a basis with n further columns, probabilities of tasks."""
+        return replace(self, mean=np.pad(self.mean, (0, n)), variance=np.append(self.variance, [_SD_TASK**2] * n))
 
-    @property
-    def to_known(self) -> Matrix:
-        """The matrix that takes weights of the basis to weights of [1, z], shape (1 + m, 2 + m)."""
-        m = len(self.mean) - 2
-        matrix = np.zeros((1 + m, 2 + m))
+    def over_known(self, m: int) -> Matrix:
+        """Return the matrix that takes weights of the basis to a bias and weights of z, and of what follows it."""
+        n = len(self.mean)
+        matrix = np.zeros((n - 1, n))
         matrix[0, :2] = 1, -self.centre
-        matrix[1:, 1] = 1 / m
-        matrix[1:, 2:] = np.eye(m) - 1 / m
+        matrix[1 : 1 + m, 1] = 1 / m
+        matrix[1:, 2:] = np.eye(n - 2)
+        matrix[1 : 1 + m, 2 : 2 + m] -= 1 / m
         return matrix
 
 
-def fit_quality(known: Matrix, labels: Vector, outcomes: Matrix) -> Placement:
+def fit_quality(known: Matrix, tasks: Matrix, labels: Vector, outcomes: Matrix) -> Placement:
     """Place the newcomer by its labels.
 
     Parameters
     ----------
     known : ndarray of shape (n, m), float64
         What the bundle predicts for its candidates: labelled rows, and others if there are any.
+    tasks : ndarray of shape (n, K), float64
+        What it says of the kind of task; K may be 0.
     labels : ndarray of shape (n,), float64, in [0, 1]
         Of the newcomer; NaN where there is none.
     outcomes : ndarray of shape (n, m), float64, in [0, 1]
@@ -147,9 +157,9 @@ def fit_quality(known: Matrix, labels: Vector, outcomes: Matrix) -> Placement:
     -------
     Placement
     """
-    prior = _prior_of(logit(known))
+    prior = _prior_of(logit(known)).with_tasks(tasks.shape[1])
     labelled = np.isfinite(labels)
-    basis = prior.basis(logit(known[labelled]))
+    basis = np.hstack([prior.basis(logit(known[labelled])), tasks[labelled]])
     target = labels[labelled] - _luck(outcomes[labelled] - known[labelled])
     weights = prior.mean.copy()
     precision = np.diag(1 / prior.variance)
@@ -161,9 +171,10 @@ def fit_quality(known: Matrix, labels: Vector, outcomes: Matrix) -> Placement:
         weights = weights + step * min(1.0, 1 / np.abs(step).max())
         if np.abs(step).max() < 1e-8:
             break
-    bias, over_known = prior.over_known(weights)
-    values, vectors = np.linalg.eigh(prior.to_known @ np.linalg.inv(curvature) @ prior.to_known.T)
-    return Placement(bias, over_known, vectors * np.sqrt(np.maximum(values, 0)), prior.own)
+    over_known = prior.over_known(known.shape[1])
+    bias, *raw = over_known @ weights
+    values, vectors = np.linalg.eigh(over_known @ np.linalg.inv(curvature) @ over_known.T)
+    return Placement(float(bias), np.array(raw), vectors * np.sqrt(np.maximum(values, 0)), prior.own)
 
 
 def fit_tokens(known: Matrix, tokens: Vector) -> Lengths:
@@ -199,10 +210,10 @@ def fit_tokens(known: Matrix, tokens: Vector) -> Lengths:
     ratio, typical = np.exp(residual), np.exp(target - residual)
     mean_factor = float((ratio * typical).sum() / typical.sum())
     rank = min(int(np.ceil(COVERAGE * (len(ratio) + 1))), len(ratio))
-    bias, over_told = prior.over_known(weights)
+    bias, *over_told = prior.over_known(z.shape[1]) @ weights
     over_known = np.zeros(known.shape[1])
     over_known[told] = over_told[: len(told)]
-    return Lengths(bias, over_known, mean_factor, max(float(np.sort(ratio)[rank - 1]), mean_factor))
+    return Lengths(float(bias), over_known, mean_factor, max(float(np.sort(ratio)[rank - 1]), mean_factor))
 
 
 def _prior_of(z: Matrix) -> _Prior:

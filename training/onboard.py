@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from router.bundle import Bundle, load, parity, write
 from router.domain import Floats, Price
 from router.manifest import Column, Manifest
-from router.predictors import QUALITY_FILE, QUALITY_OUTPUTS, TOKENS_FILE, TOKENS_OUTPUTS, Predictor
+from router.predictors import QUALITY_FILE, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_FILE, TOKENS_OUTPUTS, Predictor
 from routing_data import OutcomeTable, implied_prices
 from training import parity as parity_texts
 from training.ability import Lengths, Placement, fit_quality, fit_tokens
@@ -112,14 +112,15 @@ def onboard(
     column = table.candidates.index(candidate)
     features = _features(bundle, table.prompts)
     said = bundle.predictor.predict(features)
-    placement = fit_quality(said["quality"].astype(np.float64), labels, _outcomes(bundle, table))
+    known_quality, tasks = _regressors(said)
+    placement = fit_quality(known_quality, tasks, labels, _outcomes(bundle, table))
     tokens = table.output_tokens[:, column]
     knows_tokens = bool(np.isfinite(tokens).sum() >= LEAST_LABELS)
     known_tokens = said["output_tokens"].astype(np.float64)
     lengths = fit_tokens(known_tokens, tokens) if knows_tokens else Lengths.unknown(len(bundle.manifest.names))
 
     files = {name: (directory / name).read_bytes() for name in bundle.manifest.files}
-    files[QUALITY_FILE] = with_quality(files[QUALITY_FILE], placement)
+    files[QUALITY_FILE] = with_quality(files[QUALITY_FILE], placement, len(bundle.manifest.names))
     files[TOKENS_FILE] = with_tokens(files[TOKENS_FILE], lengths)
     predictor = Predictor(files, bundle.manifest.dim, len(bundle.manifest.names) + 1, len(bundle.manifest.tasks))
     _verify(predictor, features, said, placement, lengths)
@@ -130,7 +131,7 @@ def onboard(
     newcomer = Column(candidate, _tokens_per_character(bundle, table, column), knows_tokens, int(known.sum()), price)
     notes = _notes(bundle, table, knows_tokens, price)
     manifest = _manifest(bundle.manifest, newcomer, table, out, notes)
-    quality, low, high = (float(part[known].mean()) for part in placement.quality(said["quality"].astype(np.float64)))
+    quality, low, high = (float(part[known].mean()) for part in placement.quality(known_quality, tasks))
     result = Onboarded(manifest, int(known.sum()), float(labels[known].mean()), quality, low, high, notes)
     files["parity.npz"] = parity(bundle.encoder, predictor, parity_texts.TEXTS)
     files[CARD_FILE] = (files.get(CARD_FILE, b"").decode() + _card(result, candidate)).encode()
@@ -158,6 +159,13 @@ def _features(bundle: Bundle, prompts: Sequence[str]) -> Floats:
     return np.concatenate([bundle.encoder.encode(prompts[start : start + _BATCH]) for start in starts])
 
 
+def _regressors(said: Mapping[str, Floats]) -> tuple[Matrix, Matrix]:
+    """Return what a placement reads: known qualities and probabilities of tasks, the latter of no column if unknown."""
+    quality = said[QUALITY_OUTPUTS[0]].astype(np.float64)
+    tasks = said.get(TASK_OUTPUT)
+    return quality, np.zeros((len(quality), 0)) if tasks is None else tasks.astype(np.float64)
+
+
 def _outcomes(bundle: Bundle, table: OutcomeTable) -> Matrix:
     """Return what the bundle's candidates did on the table's prompts, shape (n, m); NaN where that is not said."""
     outcomes = np.full((len(table.prompts), len(bundle.manifest.names)), np.nan)
@@ -182,10 +190,9 @@ def _verify(
 ) -> None:
     """Compare the new graphs with the formulas and with the graphs they grew from."""
     after = predictor.predict(features)
-    quality, tokens = (before[name].astype(np.float64) for name in ("quality", "output_tokens"))
     expected = {
-        **dict(zip(QUALITY_OUTPUTS, placement.quality(quality), strict=True)),
-        **dict(zip(TOKENS_OUTPUTS, lengths.tokens(tokens), strict=True)),
+        **dict(zip(QUALITY_OUTPUTS, placement.quality(*_regressors(before)), strict=True)),
+        **dict(zip(TOKENS_OUTPUTS, lengths.tokens(before["output_tokens"].astype(np.float64)), strict=True)),
     }
     for name, values in expected.items():
         if not np.array_equal(after[name][:, :-1], before[name]):

@@ -24,14 +24,20 @@ def world(n: int, seed: int, level: float = 0.6):
     return quality[:, :4], quality[:, 4], outcomes[:, 4], outcomes[:, :4]
 
 
+def no_tasks(known: np.ndarray) -> np.ndarray:
+    return np.zeros((len(known), 0))
+
+
 def errors(k: int, *, with_outcomes: bool) -> tuple[float, float]:
     """Return the mean error of the level and the coverage of the interval, over newcomers."""
     misses, covered = [], []
     for seed in range(60):
         known, truth, labels, outcomes = world(1_000, seed, level=np.random.default_rng(seed).normal(0.3, 0.7))
         told = np.where(np.arange(1_000) < k, labels, np.nan)
-        placed = fit_quality(known, told, outcomes if with_outcomes else np.full_like(outcomes, np.nan))
-        quality, low, high = placed.quality(known)
+        placed = fit_quality(
+            known, no_tasks(known), told, outcomes if with_outcomes else np.full_like(outcomes, np.nan)
+        )
+        quality, low, high = placed.quality(known, no_tasks(known))
         assert ((low <= quality) & (quality <= high)).all()
         misses.append(abs(quality.mean() - truth.mean()))
         covered.append(np.mean((low <= truth) & (truth <= high)))
@@ -53,17 +59,38 @@ def test_many_labels_narrow_the_interval_and_find_the_newcomers_own_strengths():
     known, truth, labels, outcomes = world(4_000, 1)
     widths, spreads = [], []
     for k in (16, 64, 4_000):
-        quality, low, high = fit_quality(known, np.where(np.arange(4_000) < k, labels, np.nan), outcomes).quality(known)
+        told = np.where(np.arange(4_000) < k, labels, np.nan)
+        quality, low, high = fit_quality(known, no_tasks(known), told, outcomes).quality(known, no_tasks(known))
         widths.append((high - low).mean())
         spreads.append(np.abs(quality - truth).mean())
     assert widths[0] > widths[1] > widths[2]
     assert spreads[2] < 0.03
 
 
+def test_what_only_the_newcomer_is_good_at_shows_by_task():
+    rng = np.random.default_rng(5)
+    n = 3_000
+    task = rng.integers(0, 3, n)
+    tasks = 0.9 * np.eye(3)[task] + 0.1 / 3
+    difficulty = rng.normal(0, 1, n)
+    known = sigmoid(difficulty[:, None] + [-0.5, 0.5])
+    truth = sigmoid(difficulty + np.array([-0.8, 0.0, 0.8])[task])
+    labels = (rng.random(n) < truth).astype(float)
+    missed = {}
+    for k in (64, 1_000):
+        for told in (tasks, no_tasks(known)):
+            given = np.where(np.arange(n) < k, labels, np.nan)
+            quality, *_ = fit_quality(known, told, given, np.full((n, 2), np.nan)).quality(known, told)
+            missed[k, told.shape[1]] = np.abs(quality - truth).mean()
+    assert missed[64, 3] < missed[64, 0]
+    assert missed[1_000, 3] < 0.3 * missed[1_000, 0]
+
+
 def test_one_known_candidate_is_enough():
     known, truth, labels, outcomes = world(400, 2)
     told = np.where(np.arange(400) < 64, labels, np.nan)
-    quality, *_ = fit_quality(known[:, :1], told, outcomes[:, :1]).quality(known[:, :1])
+    one = known[:, :1], no_tasks(known)
+    quality, *_ = fit_quality(*one, told, outcomes[:, :1]).quality(*one)
     assert np.corrcoef(quality, truth)[0, 1] > 0.8
 
 

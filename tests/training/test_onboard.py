@@ -69,6 +69,7 @@ def four(tmp_path_factory, three, labels):
 def test_the_manifest_says_what_was_added_and_how(three, four):
     before, after = load(three).manifest, load(four).manifest
     assert after.names == (*before.names, NEW) and after.id == "four@2"
+    assert after.tasks == before.tasks and len(after.tasks) > 1, "the newcomer's column reads the tasks too"
     column = after.candidates[-1]
     assert column.n_observed == 64 and column.knows_output_tokens
     assert asdict(column.reference_price)["output_usd_per_mtok"] == 6.0
@@ -173,8 +174,8 @@ def test_prices_are_two_numbers(prices, three, labels, tmp_path):
 
 
 def test_a_graph_that_differs_from_the_formula_is_refused(three, labels, tmp_path, monkeypatch):
-    def wrong(graph, placement):
-        return with_quality(graph, replace(placement, bias=placement.bias + 0.1))
+    def wrong(graph, placement, m):
+        return with_quality(graph, replace(placement, bias=placement.bias + 0.1), m)
 
     monkeypatch.setattr("training.onboard.with_quality", wrong)
     with pytest.raises(ExportMismatch, match="quality: the graph differs from the formula"):
@@ -194,8 +195,9 @@ def test_outputs_it_does_not_know_stay(three, labels):
     model.graph.node.append(helper.make_node("Neg", ["quality"], ["further"]))
     model.graph.output.append(helper.make_tensor_value_info("further", onnx.TensorProto.FLOAT, ["N", 3]))
     rng = np.random.default_rng(0)
-    placed = fit_quality(rng.random((30, 3)), (rng.random(30) < 0.5).astype(float), np.full((30, 3), np.nan))
-    grown = onnxruntime.InferenceSession(with_quality(model.SerializeToString(), placed))
+    labels, outcomes = (rng.random(30) < 0.5).astype(float), np.full((30, 3), np.nan)
+    placed = fit_quality(rng.random((30, 3)), np.zeros((30, 0)), labels, outcomes)
+    grown = onnxruntime.InferenceSession(with_quality(model.SerializeToString(), placed, 3))
     given = {"features": np.zeros((2, load(three).manifest.dim), np.float32)}
     quality, further = grown.run(["quality", "further"], given)
     assert quality.shape == (2, 4)
