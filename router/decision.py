@@ -124,7 +124,7 @@ class Decision:
         One sentence for a person.
     binding : str
         The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
-        'none_clears_floor', 'latency', 'only_eligible'.
+        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible'.
     propensity : float
         Probability, in (0, 1], with which this policy chooses this candidate here.
     bundle : str
@@ -138,6 +138,8 @@ class Decision:
     task : str or None
         What kind of task the prompt most probably is; None where the bundle tells none apart.
     task_probability : float or None
+    promise : str or None
+        What is certified of the policy, or why it does not hold here; None for a policy without certificate.
     """
 
     candidate: str
@@ -153,6 +155,7 @@ class Decision:
     outlook: Outlook | None = field(default=None, repr=False, compare=False)
     task: str | None = None
     task_probability: float | None = None
+    promise: str | None = None
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
@@ -189,6 +192,7 @@ class Decision:
             self.bundle,
             self.task,
             self.task_probability,
+            self.promise,
             self.forecasts,
             self.counterfactuals,
         )
@@ -207,5 +211,6 @@ class Explanation:
     bundle: str
     task: str | None
     task_probability: float | None
+    promise: str | None
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

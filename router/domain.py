@@ -136,17 +136,23 @@ class Policy:
 
     Parameters
     ----------
-    kind : {'threshold', 'willingness_to_pay_usd', 'quality_per_usd', 'latency'}
+    kind : {'threshold', 'willingness_to_pay_usd', 'quality_per_usd', 'latency', 'fall_below_usd'}
         See :mod:`router.policy`, where each kind is one row of a table.
     value : float
         Threshold or floor in [0, 1]; for ``willingness_to_pay_usd`` USD per unit of quality, at least 0.
     name : str
         The preset it came from, or "".
+    anchor : str or None
+        The safe candidate, by name.
+    margin : float or None
+        Leave the anchor only for candidates predicted better by at least this much; in [-1, 1].
     """
 
     kind: str
     value: float
     name: str = ""
+    anchor: str | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

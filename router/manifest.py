@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import TypeVar, cast
 
+from router.certificate import Certificate, certificates_of
 from router.domain import Policy, Price
 from router.errors import BundleCorrupt, BundleSchemaUnknown, InvalidPolicy
 from router.policy import check
@@ -79,6 +80,7 @@ class Manifest:
     files : Mapping of str to FileEntry
         Every file of the folder except the manifest itself.
     certificate : Mapping or None
+        ``certificates``: a list of what :class:`router.certificate.Certificate` writes.
     tasks : tuple of str
         Kinds of task the bundle tells apart; empty where the data named none.
     """
@@ -103,6 +105,11 @@ class Manifest:
         return f"{self.name}@{self.version}"
 
     @property
+    def certificates(self) -> dict[str, Certificate]:
+        """By the preset each is about."""
+        return certificates_of(self.certificate)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Candidate names in column order."""
         return tuple(column.name for column in self.candidates)
@@ -117,7 +124,7 @@ class Manifest:
             "candidates": [asdict(column) for column in self.candidates],
             "encoder": {"tier": self.encoder_tier, "feature_schema": self.feature_schema, "dim": self.dim},
             "tasks": list(self.tasks),
-            "presets": {n: {"kind": p.kind, "value": p.value} for n, p in self.presets.items()},
+            "presets": {n: _policy_document(p) for n, p in self.presets.items()},
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
             "metrics": _plain(self.metrics),
             "training": _plain(self.training),
@@ -149,6 +156,7 @@ class Manifest:
         if not names or len(set(names)) < len(names):
             raise BundleCorrupt("manifest.json: candidates must be at least one, each name once")
         certificate = document.get("certificate")
+        certificates_of(certificate)
         tasks = root.get("tasks", list)
         if not all(isinstance(task, str) for task in tasks):
             raise BundleCorrupt(f"manifest.json: tasks must be a list of str, got {tasks!r}")
@@ -169,6 +177,15 @@ class Manifest:
         )
 
 
+def _policy_document(policy: Policy) -> dict[str, object]:
+    document: dict[str, object] = {"kind": policy.kind, "value": policy.value}
+    if policy.anchor is not None:
+        document["anchor"] = policy.anchor
+    if policy.margin is not None:
+        document["margin"] = policy.margin
+    return document
+
+
 class _Fields:
     """Read the fields of a JSON object, or say which one is wrong."""
 
@@ -176,6 +193,9 @@ class _Fields:
         if not isinstance(value, dict):
             raise BundleCorrupt(f"{where} must be an object, got {type(value).__name__}")
         self._value, self._where = value, where
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._value
 
     def get(self, name: str, kind: type[_T]) -> _T:
         value: object = self._value.get(name)
@@ -217,7 +237,9 @@ def _price(value: object, where: str) -> Price:
 def _preset(name: str, value: object) -> Policy:
     fields = _Fields(value, f"manifest.json presets.{name}")
     try:
-        return check(Policy(fields.get("kind", str), fields.get("value", float), name))
+        anchor = fields.get("anchor", str) if "anchor" in fields else None
+        margin = fields.get("margin", float) if "margin" in fields else None
+        return check(Policy(fields.get("kind", str), fields.get("value", float), name, anchor, margin))
     except InvalidPolicy as exc:
         raise BundleCorrupt(f"manifest.json presets.{name}: {exc}") from exc
 

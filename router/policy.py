@@ -4,8 +4,12 @@ Each kind of policy is one row of :data:`KINDS`. Columns must be in a fixed orde
 (:class:`router.routing.Router` sorts by name): ties beyond quality and cost go to the first column. Nothing here
 knows names, prices or requests; entry points are :func:`eligible`, :func:`rank`, :func:`choose` and :func:`order`.
 
-The rules keep these promises, each a property test: the choice is eligible; a dominated candidate never changes
-it; raising a threshold or a willingness to pay never lowers the predicted quality of the choice.
+A policy may name an anchor, the safe candidate: with a margin it leaves the anchor only for candidates predicted better
+by at least that much.
+
+The rules keep these promises, each a property test: the choice is eligible; a dominated candidate never changes it,
+unless it is the anchor; raising a threshold or a willingness to pay never lowers the predicted quality of the choice,
+and raising what a fall below the anchor costs never raises its predicted chance.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ Order = NDArray[np.intp]
 Floats = Sequence[float]
 Flags = Sequence[bool]
 Key = tuple[float, ...]
+
+#: What an answer below the anchor's costs, in USD; the kind of policy that certificates are given for.
+FALL_BELOW = "fall_below_usd"
 
 DEFAULT_PRESETS: Mapping[str, Policy] = {
     "quality": Policy("willingness_to_pay_usd", 10.0, "quality"),
@@ -109,19 +116,23 @@ def dominated(quality: Matrix, cost: Matrix, allowed: Mask) -> Mask:
     return result
 
 
-def _by_threshold(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+def _by_threshold(quality: Matrix, cost: Matrix, value: float, allowed: Mask, anchor: int | None) -> tuple[Matrix, ...]:
     """Cheapest that clears; when none clears, the best predicted."""
     clears = quality >= value
     tier = np.where(clears, dominated(quality, cost, allowed).astype(np.float64), 2.0)
     return tier, np.where(clears, cost, -quality), np.where(clears, -quality, cost)
 
 
-def _by_willingness_to_pay(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+def _by_willingness_to_pay(
+    quality: Matrix, cost: Matrix, value: float, allowed: Mask, anchor: int | None
+) -> tuple[Matrix, ...]:
     """Largest quality · value − cost; ties go to the better, then to the cheaper."""
     return cost - quality * value, -quality, cost
 
 
-def _by_quality_per_usd(quality: Matrix, cost: Matrix, value: float, allowed: Mask) -> tuple[Matrix, ...]:
+def _by_quality_per_usd(
+    quality: Matrix, cost: Matrix, value: float, allowed: Mask, anchor: int | None
+) -> tuple[Matrix, ...]:
     """Best quality per USD among those that reach the floor; when none does, the best predicted."""
     clears = quality >= value
     free = (cost == 0) & (quality > 0)
@@ -129,7 +140,19 @@ def _by_quality_per_usd(quality: Matrix, cost: Matrix, value: float, allowed: Ma
     return (~clears).astype(np.float64), np.where(clears, -ratio, -quality), np.where(clears, -quality, cost), cost
 
 
-def _threshold_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+def _by_fall_below(
+    quality: Matrix, cost: Matrix, value: float, allowed: Mask, anchor: int | None
+) -> tuple[Matrix, ...]:
+    """Least cost + value · chance of falling below the anchor; without the anchor, the best predicted."""
+    if anchor is None:
+        return -quality, cost
+    chance = quality[:, [anchor]] * (1 - quality)
+    chance[:, anchor] = 0.0
+    there = allowed[:, [anchor]]
+    return np.where(there, cost + value * chance, -quality), np.where(there, -quality, cost)
+
+
+def _threshold_keys(quality: Floats, cost: Floats, value: float, allowed: Flags, anchor: int | None) -> list[Key]:
     pointless = dominated_one(quality, cost, allowed)
     return [
         (float(pointless[i]), c, -q) if q >= value else (2.0, -q, c)
@@ -137,16 +160,28 @@ def _threshold_keys(quality: Floats, cost: Floats, value: float, allowed: Flags)
     ]
 
 
-def _willingness_to_pay_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+def _willingness_to_pay_keys(
+    quality: Floats, cost: Floats, value: float, allowed: Flags, anchor: int | None
+) -> list[Key]:
     return [(c - q * value, -q, c) for q, c in zip(quality, cost, strict=True)]
 
 
-def _quality_per_usd_keys(quality: Floats, cost: Floats, value: float, allowed: Flags) -> list[Key]:
+def _quality_per_usd_keys(quality: Floats, cost: Floats, value: float, allowed: Flags, anchor: int | None) -> list[Key]:
     keys: list[Key] = []
     for q, c in zip(quality, cost, strict=True):
         ratio = q / c if c > 0 else (inf if q > 0 else 0.0)
         keys.append((0.0, -ratio, -q, c) if q >= value else (1.0, -q, c, c))
     return keys
+
+
+def _fall_below_keys(quality: Floats, cost: Floats, value: float, allowed: Flags, anchor: int | None) -> list[Key]:
+    if anchor is None or not allowed[anchor]:
+        return [(-q, c) for q, c in zip(quality, cost, strict=True)]
+    best = quality[anchor]
+    return [
+        (c + value * (0.0 if i == anchor else best * (1 - q)), -q)
+        for i, (q, c) in enumerate(zip(quality, cost, strict=True))
+    ]
 
 
 def dominated_one(quality: Floats, cost: Floats, allowed: Flags) -> list[bool]:
@@ -158,8 +193,8 @@ def dominated_one(quality: Floats, cost: Floats, allowed: Flags) -> list[bool]:
     ]
 
 
-_Rule = Callable[[Matrix, Matrix, float, Mask], tuple[Matrix, ...]]
-_Keys = Callable[[Floats, Floats, float, Flags], list[Key]]
+_Rule = Callable[[Matrix, Matrix, float, Mask, int | None], tuple[Matrix, ...]]
+_Keys = Callable[[Floats, Floats, float, Flags, int | None], list[Key]]
 
 #: kind -> (rule over arrays, the same for one request, largest value that makes sense, whether latency stands in the
 #: place of cost). The two forms are one rule, which a property test holds them to: on the six numbers of one request
@@ -169,6 +204,7 @@ KINDS: Mapping[str, tuple[_Rule, _Keys, float, bool]] = {
     "willingness_to_pay_usd": (_by_willingness_to_pay, _willingness_to_pay_keys, inf, False),
     "quality_per_usd": (_by_quality_per_usd, _quality_per_usd_keys, 1.0, False),
     "latency": (_by_threshold, _threshold_keys, 1.0, True),
+    FALL_BELOW: (_by_fall_below, _fall_below_keys, inf, False),
 }
 
 
@@ -186,6 +222,10 @@ def check(policy: Policy) -> Policy:
     if not (isfinite(policy.value) and 0 <= policy.value <= largest):
         upper = f" and at most {largest:g}" if isfinite(largest) else ""
         raise InvalidPolicy(f"{policy.kind} must be a number of at least 0{upper}, got {policy.value!r}")
+    if policy.anchor is None and (policy.kind == FALL_BELOW or policy.margin is not None):
+        raise InvalidPolicy(f"anchor must be the name of a candidate for {policy.kind}, got None")
+    if policy.margin is not None and not -1 <= policy.margin <= 1:
+        raise InvalidPolicy(f"margin must be a number in [-1, 1], got {policy.margin!r}")
     return policy
 
 
@@ -196,6 +236,7 @@ def rank(
     *,
     allowed: Mask | None = None,
     latency_s: NDArray[np.floating] | None = None,
+    anchor: int | None = None,
 ) -> Order:
     """Order the candidates of n requests, best first.
 
@@ -210,6 +251,9 @@ def rank(
         Default: every candidate with a prediction.
     latency_s : ndarray of shape (n, m), optional
         Expected latency, for the kind ``latency``; NaN where unknown.
+    anchor : int, optional
+        Column of the policy's anchor; None where the pool has not got it. The policy's margin and the kind
+        ``fall_below_usd`` are without effect on rows where the anchor is not allowed.
 
     Returns
     -------
@@ -231,9 +275,13 @@ def rank(
     allowed = known if allowed is None else allowed & known
     q = np.where(known, quality, 0.0).astype(np.float64)
     c = np.where(np.isnan(burden), np.inf, burden).astype(np.float64)
-    keys = rule(q, c, policy.value, allowed)
+    keys = rule(q, c, policy.value, allowed, anchor)
+    outside = np.zeros_like(allowed)
+    if policy.margin is not None and anchor is not None:
+        outside = (q < q[:, [anchor]] + policy.margin) & allowed[:, [anchor]]
+        outside[:, anchor] = False
     # lexsort's last key is its first criterion, and it is stable: ties keep the column order.
-    return np.lexsort((*reversed(keys), ~allowed), axis=-1)
+    return np.lexsort((*reversed(keys), outside, ~allowed), axis=-1)
 
 
 def order(
@@ -243,6 +291,7 @@ def order(
     *,
     allowed: Flags,
     latency_s: Floats | None = None,
+    anchor: int | None = None,
 ) -> list[int]:
     """Order the candidates of one request, best first: :func:`rank` for a single row, without arrays.
 
@@ -254,6 +303,7 @@ def order(
         Already checked.
     allowed : sequence of m bool
     latency_s : sequence of m float, optional
+    anchor : int, optional
 
     Returns
     -------
@@ -274,8 +324,11 @@ def order(
     usable = [may and q == q for may, q in zip(allowed, quality, strict=True)]
     q = [value if value == value else 0.0 for value in quality]
     c = [value if value == value else inf for value in burden]
-    keys = keys_of(q, c, policy.value, usable)
-    return sorted(range(len(q)), key=lambda i: (not usable[i], keys[i]))
+    keys = keys_of(q, c, policy.value, usable, anchor)
+    if policy.margin is None or anchor is None or not usable[anchor]:
+        return sorted(range(len(q)), key=lambda i: (not usable[i], keys[i]))
+    least = q[anchor] + policy.margin
+    return sorted(range(len(q)), key=lambda i: (not usable[i], i != anchor and q[i] < least, keys[i]))
 
 
 def choose(
@@ -285,7 +338,8 @@ def choose(
     *,
     allowed: Mask | None = None,
     latency_s: NDArray[np.floating] | None = None,
+    anchor: int | None = None,
 ) -> Order:
     """Return the first of :func:`rank` for each request, shape (n,)."""
-    order: Order = rank(quality, cost_usd, policy, allowed=allowed, latency_s=latency_s)[:, 0]
+    order: Order = rank(quality, cost_usd, policy, allowed=allowed, latency_s=latency_s, anchor=anchor)[:, 0]
     return order

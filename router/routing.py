@@ -16,7 +16,7 @@ from router.bundle import Bundle, load
 from router.decision import Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
-from router.policy import DEFAULT_PRESETS, check, eligible, order
+from router.policy import DEFAULT_PRESETS, FALL_BELOW, check, eligible, order
 from router.predictors import QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
@@ -79,6 +79,15 @@ class Router:
         self._names = tuple(c.name for c in self.candidates)
         self._all_known = bool(self._known.all())
         self._prices = [c.price for c in self.candidates]
+        # A candidate that borrows the anchor's predictions stands in for it.
+        self._place = {
+            **{like: i for i, like in enumerate(self._like) if like},
+            **{name: i for i, name in enumerate(self._names)},
+        }
+        self._promises = {
+            preset: (certificate.sentence(), certificate.void_for(self.candidates))
+            for preset, certificate in bundle.manifest.certificates.items()
+        }
         self._tokens_per_character = np.array(
             [
                 columns[i].input_tokens_per_character if known else DEFAULT_TOKENS_PER_CHARACTER
@@ -186,12 +195,13 @@ class Router:
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
         # Without a measured latency the longer answer is the slower.
         latency = [latency_s.get(name, nan) for name in self._names] if latency_s else outlook.output_tokens
-        ranked = order(outlook.quality, outlook.cost_usd, rule, allowed=allowed, latency_s=latency)
+        anchor = self._place.get(rule.anchor) if rule.anchor is not None else None
+        ranked = order(outlook.quality, outlook.cost_usd, rule, allowed=allowed, latency_s=latency, anchor=anchor)
 
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
         task, task_probability = self._task(given)
-        binding, reason = _explain(rule, outlook.quality[first], len(ranking))
+        binding, reason = _explain(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
         return Decision(
             candidate=ranking[0],
             ranking=ranking,
@@ -206,7 +216,17 @@ class Router:
             outlook=outlook,
             task=task,
             task_probability=task_probability,
+            promise=self._promise(rule, allowed),
         )
+
+    def _promise(self, policy: Policy, allowed: Sequence[bool]) -> str | None:
+        """Return what is certified of this policy, or why it does not hold for this request."""
+        if policy.name not in self._promises or policy != self.bundle.manifest.presets.get(policy.name):
+            return None
+        sentence, void = self._promises[policy.name]
+        if void is None and not all(allowed):
+            void = "some candidates may not answer this request"
+        return sentence if void is None else f"not certified here: {void}"
 
     def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:
         """Return the most probable kind of task, where the bundle tells any apart."""
@@ -245,12 +265,17 @@ class Router:
         )
 
 
-def _explain(policy: Policy, quality: float, n_eligible: int) -> tuple[str, str]:
+def _explain(policy: Policy, quality: float, n_eligible: int, has_anchor: bool) -> tuple[str, str]:
     """Return the binding constraint and a sentence for a person."""
     if n_eligible == 1:
         return "only_eligible", "the only eligible candidate"
+    if policy.anchor is not None and not has_anchor and (policy.kind == FALL_BELOW or policy.margin is not None):
+        return "no_anchor", f"{policy.anchor} may not answer here, so nothing is measured from it; the best predicted"
+    if policy.kind == FALL_BELOW:
+        return policy.kind, f"least expected cost + {policy.value:g} USD · chance of an answer below {policy.anchor}'s"
     if policy.kind == "willingness_to_pay_usd":
-        return policy.kind, f"largest predicted quality · {policy.value:g} USD − expected cost"
+        guard = "" if policy.margin is None else f", at least {policy.margin:+g} predicted over {policy.anchor}"
+        return policy.kind, f"largest predicted quality · {policy.value:g} USD − expected cost{guard}"
     if policy.kind == "quality_per_usd":
         if quality < policy.value:
             return "none_clears_floor", f"no candidate is predicted to reach {policy.value:g}; the best predicted"

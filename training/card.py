@@ -72,6 +72,17 @@ def card_of(manifest: Manifest, report: dict[str, Any]) -> str:
             f"| {name} | {preset['kind']} {preset['value']:g} | {_interval(preset['quality'])} | "
             f"{_interval(preset['quality_minus_best_single'])} | {_interval(preset['saving'])} |"
         )
+    if report.get("certificates"):
+        lines += ["", "## Certificates", ""]
+    for certificate in report.get("certificates", []):
+        lines.append(
+            f"- `{certificate['preset']}`: {certificate['promise']}. {certificate['method']}. Saving "
+            f"{_interval(certificate['saving'])}. Not covered: {'; '.join(certificate['does_not_cover'])}."
+        )
+        if certificate["abstained"]:
+            needed = certificate["labels_needed"]
+            enough = "no number of labels would do" if needed is None else f"about {needed:,} labels would do"
+            lines.append(f"  Too few labels to certify anything bolder: {enough}.")
     lines += [
         "",
         "## Candidates",

@@ -99,6 +99,47 @@ def train(
 @click.command()
 @click.argument("directory", metavar="BUNDLE", type=click.Path(path_type=Path))
 @_DATA
+@click.option("--at-most", type=click.FloatRange(0, 1, True, True), help="Share that may fall below the best single.")
+@click.option("--keep", type=click.FloatRange(0, 2, True, True), help="Share of the best single's mean quality.")
+@click.option("--quality-at-least", type=click.FloatRange(0, 1, True, True), help="Mean quality.")
+@click.option("--confidence", type=click.FloatRange(0, 1, True, True), default=0.9, show_default=True)
+def certify(
+    directory: Path,
+    paths: tuple[Path, ...],
+    at_most: float | None,
+    keep: float | None,
+    quality_at_least: float | None,
+    confidence: float,
+) -> None:
+    """Give BUNDLE a preset with a promise, proven on labelled prompts that taught it nothing."""
+    asked = {"fall_below": at_most, "keep": keep, "quality": quality_at_least}
+    goals = {kind: level for kind, level in asked.items() if level is not None}
+    if len(goals) != 1:
+        raise click.UsageError("give one of --at-most, --keep and --quality-at-least")
+    with _errors():
+        from training.certify import Goal
+        from training.pipeline import load as load_tables
+        from training.promise import promise
+
+        ((kind, level),) = goals.items()
+        certificate, rows = promise(directory, load_tables(paths), Goal(kind, level, confidence))
+    click.echo(f"preset {certificate.preset}: {certificate.sentence()} (rows: {rows})")
+    if certificate.abstained:
+        needed = certificate.labels_needed
+        enough = "no number of labels would do" if needed is None else f"about {needed:,} labelled prompts would do"
+        click.echo(f"nothing bolder than always {certificate.anchor} could be certified; {enough}")
+        return
+    saving = certificate.saving
+    click.echo(
+        f"saving {saving['value']:.1%} ({saving['low']:.1%} to {saving['high']:.1%}) against {certificate.anchor}"
+    )
+    if certificate.bound is not None and kind == "fall_below":
+        click.echo(f"measured {certificate.measured:.2%}, at most {certificate.bound:.2%} at this confidence")
+
+
+@click.command()
+@click.argument("directory", metavar="BUNDLE", type=click.Path(path_type=Path))
+@_DATA
 @click.option("--candidate", required=True, help="The new candidate's name in the data.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="models/NAME/VERSION of the new bundle.")
 @click.option("--prices", metavar="IN/OUT", help="USD per million tokens. Default: what the data's costs imply.")

@@ -55,7 +55,10 @@ class Rows:
 
     def select(self, mask: NDArray[np.bool_]) -> Rows:
         """Return the rows of a mask."""
-        kept = np.flatnonzero(mask)
+        return self.take(np.flatnonzero(mask))
+
+    def take(self, kept: NDArray[np.intp]) -> Rows:
+        """Return rows by number, in that order."""
         return replace(
             self,
             predicted=self.predicted[kept],
@@ -280,6 +283,12 @@ def _deciding(
     report["curve"] = _points(dial, router)
     report["oracle_curve"] = _points(dial, oracle)
     report["presets"] = {name: _preset(rows, policy, weights, singles, best_single) for name, policy in presets.items()}
+    if "quality" in presets:
+        gain = report["presets"]["quality"]["quality_minus_best_single"]
+        headroom = float(oracle_quality[0] - best_quality[0])
+        report["metrics"]["gap_closed_quality_preset"] = {
+            name: value / headroom if headroom > 0 else float("nan") for name, value in gain.items()
+        }
 
 
 def _curve(choices: NDArray[np.intp], rows: Rows, weights: Weights) -> tuple[Matrix, Matrix]:
@@ -312,7 +321,8 @@ def _regrets(rows: Rows, choices: NDArray[np.intp], dial: tuple[float, ...], wei
 def _preset(rows: Rows, policy: Policy, weights: Weights, singles: tuple[Matrix, Matrix], best_single: int) -> Report:
     # Without measured latencies the router itself falls back on expected output tokens.
     latency = rows.output_tokens if policy.kind in _LATENCY_KINDS else None
-    choice = choose(rows.predicted, rows.predicted_cost, policy, latency_s=latency)
+    anchor = rows.candidates.index(policy.anchor) if policy.anchor in rows.candidates else None
+    choice = choose(rows.predicted, rows.predicted_cost, policy, latency_s=latency, anchor=anchor)
     spent, reached = (curve[:, 0] for curve in _curve(choice[None, :], rows, weights))
     shares = np.bincount(choice, minlength=len(rows.candidates)) / len(choice)
     return {

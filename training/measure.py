@@ -48,13 +48,46 @@ def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_res
         No candidate in common, no row left, or no row held out from a bundle that was refitted on all.
     """
     manifest = bundle.manifest
+    table, used, notes = usable(bundle, table, held_out=held_out)
+    rows = rows_of(bundle, table)
+    safe = best_single(bundle, rows)
+    points, source = _points(bundle, rows), "the bundle's validation rows"
+    if points is None and len(rows.candidates) > 1 and rows.complete.any():
+        half = split(rows.groups, _CHOOSING, _CHOOSING_SEED)
+        chosen_on = rows.select((half == "choosing") & rows.complete)
+        if len(chosen_on.tasks):
+            points = choose_points(
+                chosen_on.predicted, chosen_on.predicted_cost, chosen_on.quality, chosen_on.cost_usd, safe
+            )
+            rows, source = rows.select(half == "scored"), "the other half of these rows"
+    report = evaluate(rows, points, manifest.presets, safe, n_resamples, 0)
+    return {
+        "bundle": manifest.id,
+        "simulated": table.simulated,
+        "rows": used,
+        "points_from": source if points is not None else None,
+        "notes": notes,
+        **report,
+    }
+
+
+def usable(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True) -> tuple[OutcomeTable, str, list[str]]:
+    """Return the rows that say something of a bundle, which they are in words, and what must be said of them.
+
+    Raises
+    ------
+    NotEnoughData
+        As :func:`measure`.
+    """
+    manifest = bundle.manifest
     names = [column.name for column in manifest.candidates]
     common = [name for name in names if name in table.candidates]
     if not common:
         raise NotEnoughData(f"the data has no candidate of the bundle; the bundle knows {', '.join(names)}")
     table = table.select(candidates=common)
     table = table.select(np.flatnonzero(np.isfinite(table.quality).any(axis=1)))
-    notes, used = [], "all"
+    notes: list[str] = []
+    used = "all"
     if trained_on(bundle, table):
         if held_out and cast(Mapping[str, Any], manifest.training.get("config", {})).get("refit"):
             raise NotEnoughData("the bundle was refitted on all of this data, so nothing is held out: use other data")
@@ -69,26 +102,7 @@ def measure(bundle: Bundle, table: OutcomeTable, *, held_out: bool = True, n_res
     ]
     if not table.prompt_ids:
         raise NotEnoughData("no row is left to measure on")
-    rows = rows_of(bundle, table)
-    best_single = _best_single(bundle, rows)
-    points, source = _points(bundle, rows), "the bundle's validation rows"
-    if points is None and len(rows.candidates) > 1 and rows.complete.any():
-        half = split(rows.groups, _CHOOSING, _CHOOSING_SEED)
-        chosen_on = rows.select((half == "choosing") & rows.complete)
-        if len(chosen_on.tasks):
-            points = choose_points(
-                chosen_on.predicted, chosen_on.predicted_cost, chosen_on.quality, chosen_on.cost_usd, best_single
-            )
-            rows, source = rows.select(half == "scored"), "the other half of these rows"
-    report = evaluate(rows, points, manifest.presets, best_single, n_resamples, 0)
-    return {
-        "bundle": manifest.id,
-        "simulated": table.simulated,
-        "rows": used,
-        "points_from": source if points is not None else None,
-        "notes": notes,
-        **report,
-    }
+    return table, used, notes
 
 
 def trained_on(bundle: Bundle, table: OutcomeTable) -> bool:
@@ -130,14 +144,14 @@ def _test_rows(bundle: Bundle, table: OutcomeTable) -> OutcomeTable:
     return table.select(parts == "test")
 
 
-def _best_single(bundle: Bundle, rows: Rows) -> int:
+def best_single(bundle: Bundle, rows: Rows) -> int:
     """Best on the bundle's training rows; on these rows where the bundle does not say."""
     trained = bundle.manifest.metrics.get("training_mean_quality")
     order = _records([trained])[0] if isinstance(trained, Mapping) else {}
     observed = np.isfinite(rows.quality)
     complete = observed.all(axis=1)
     here = np.nanmean(rows.quality[complete] if complete.any() else rows.quality, axis=0)
-    if set(rows.candidates) == set(cast(list[str], bundle.manifest.metrics.get("points_of", []))):
+    if set(rows.candidates) <= set(cast(list[str], bundle.manifest.metrics.get("points_of", []))):
         return int(np.argmax([cast(float, order[name]) for name in rows.candidates]))
     return int(np.argmax(here))
 

@@ -234,6 +234,7 @@ def _manifest(before: Manifest, newcomer: Column, table: OutcomeTable, out: Path
         created_at=created_at,
         candidates=(*before.candidates, newcomer),
         training={**before.training, "onboarded": [*earlier, record]},
+        presets={preset: policy for preset, policy in before.presets.items() if preset not in before.certificates},
         certificate=None,
     )
 

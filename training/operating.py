@@ -24,6 +24,8 @@ LEVELS = (0.95, 0.99, 1.0)
 _N_STOPS = 48
 #: Presets aim this much above the quality they promise, since validation rows flatter what was chosen on them.
 MARGIN = 0.002
+#: Predicted gains that leaving the best single candidate may ask for.
+_MARGINS = (-0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08)
 _PRESET_LEVELS: Mapping[str, float] = {"balanced": 0.99, "price": 0.95}
 
 
@@ -102,12 +104,11 @@ def choose_points(
 
 
 def choose_presets(
-    predicted: Matrix, predicted_cost: Matrix, quality: Matrix, cost_usd: Matrix, best_single: int
+    predicted: Matrix, predicted_cost: Matrix, quality: Matrix, cost_usd: Matrix, best_single: int, anchor: str
 ) -> dict[str, Policy]:
-    """Choose the presets on validation rows; parameters as of :func:`choose_points`.
+    """Choose the presets on validation rows; parameters as of :func:`choose_points`, and the name of the best single.
 
-    ``quality`` is the stop with the best quality, the dearest of those nearly as good: where nothing is to be gained it
-    must not lose. ``balanced`` and ``price`` are the cheapest stops that keep 99 % and 95 % of the best single
+    ``quality`` must not lose against the best single candidate: :func:`no_regret`. ``balanced`` and ``price`` are the cheapest stops that keep 99 % and 95 % of the best single
     candidate's quality, with a margin. ``latency`` asks for the quality that ``balanced`` expects.
     """
     dial = dial_of(cost_usd)
@@ -115,14 +116,43 @@ def choose_presets(
     reached, spent = outcome_of(choices, quality).mean(axis=0), outcome_of(choices, cost_usd).mean(axis=0)
     single = quality[:, best_single].mean()
     nearly = np.flatnonzero(reached >= reached.max() - MARGIN)
-    stops = {"quality": dial[int(nearly[-1])]}
+    dearest = dial[int(nearly[-1])]
+    stops = {}
     for name, level in _PRESET_LEVELS.items():
         enough = np.flatnonzero(reached >= level * single + MARGIN)
-        stops[name] = dial[int(enough[spent[enough].argmin()])] if len(enough) else stops["quality"]
-    presets = {name: Policy("willingness_to_pay_usd", _rounded(stop), name) for name, stop in stops.items()}
+        stops[name] = dial[int(enough[spent[enough].argmin()])] if len(enough) else dearest
+    presets = {"quality": no_regret(predicted, predicted_cost, quality, dial, best_single, anchor)}
+    for name, stop in stops.items():
+        presets[name] = Policy("willingness_to_pay_usd", _rounded(stop), name)
     balanced = choose(predicted, predicted_cost, presets["balanced"])
     expected = float(np.take_along_axis(predicted, balanced[:, None], axis=1).mean())
     return {**presets, "latency": Policy("latency", round(expected, 3), "latency")}
+
+
+def no_regret(
+    predicted: Matrix,
+    predicted_cost: Matrix,
+    quality: Matrix,
+    dial: tuple[float, ...],
+    best_single: int,
+    anchor: str,
+) -> Policy:
+    """Return the policy whose gain over the best single candidate has the highest lower confidence bound.
+
+    The bound is the mean gain on these rows less one standard error. Where no stop of the dial and no margin has one
+    above zero, the policy is to choose the best single candidate always.
+    """
+    always = Policy("willingness_to_pay_usd", _rounded(dial[-1]), "quality", anchor, 1.0)
+    best, policy = 0.0, always
+    for stop in dial[1::2]:
+        for margin in _MARGINS:
+            tried = Policy("willingness_to_pay_usd", _rounded(stop), "quality", anchor, margin)
+            choice = choose(predicted, predicted_cost, tried, anchor=best_single)
+            gain = np.take_along_axis(quality, choice[:, None], axis=1)[:, 0] - quality[:, best_single]
+            low = float(gain.mean() - gain.std() / np.sqrt(len(gain)))
+            if low > best:
+                best, policy = low, tried
+    return policy
 
 
 def regret(predicted: Matrix, predicted_cost: Matrix, quality: Matrix, cost_usd: Matrix) -> float:

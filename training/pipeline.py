@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.bundle import parity, write
-from router.domain import Policy
+from router.certificate import Certificate
+from router.domain import Policy, Price
 from router.features import FEATURE_SCHEMA
 from router.manifest import Column, Manifest
 from router.predictors import QUALITY_FILE, TOKENS_FILE, Predictor
@@ -29,6 +30,7 @@ from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable, implied_prices, merge, read, split
 from training import parity as parity_texts
 from training.card import card_of
+from training.certify import Goal, certify
 from training.errors import NotEnoughData
 from training.evaluate import Report, Rows, evaluate
 from training.export import n_tasks_of, quality_graph, tokens_graph, verify
@@ -123,6 +125,8 @@ def _train(
     tell("evaluate")
     rows = rows_of(table, fitted, files)
     report, presets = judge(rows, parts, settings)
+    # Fitting again on the test rows would leave none that a promise could rest on.
+    promises = {} if settings.refit else certified(rows, parts, fitted.prices, settings)
     if settings.refit:
         tell("refit")
         fitted = fit(table, np.where(parts == "test", "train", parts), prices, settings, tell)
@@ -138,9 +142,11 @@ def _train(
         "parts": {part: int((parts == part).sum()) for part in PARTS},
         "selection": fitted.selection,
         "refit": settings.refit,
-        "presets_chosen": {n: {"kind": p.kind, "value": p.value} for n, p in presets.items()},
+        "presets_chosen": {n: asdict(p) for n, p in presets.items()},
+        "certificates": [certificate.to_json() for certificate, _ in promises.values()],
         **report,
     }
+    presets = {**presets, **{name: policy for name, (_, policy) in promises.items()}}
     manifest = _manifest(name, version, table, parts, fitted, presets, report, settings)
     predictor = predictor_of(fitted, files)
     files = {
@@ -248,19 +254,50 @@ def judge(rows: Rows, parts: NDArray[np.str_], settings: Settings) -> tuple[Repo
     presets : dict of str to Policy
         Empty where deciding cannot be measured.
     """
-    observed = np.isfinite(rows.quality)
     train = parts == "train"
-    train_mean = np.nanmean(np.where(observed, rows.quality, np.nan)[train], axis=0)
-    known = observed & np.isfinite(rows.predicted_cost) & np.isfinite(rows.cost_usd)
-    everything = np.arange(len(rows.candidates))
-    pool = main_pool(known) if known.any() else everything
-
+    train_mean = np.nanmean(rows.quality[train], axis=0)
+    pool = pool_of(rows)
     report, presets = _judge_pool(rows.columns(pool), parts, train_mean[pool], settings)
-    if len(pool) < len(everything):
+    if len(pool) < len(rows.candidates):
         whole, _ = _judge_pool(rows, parts, _comparable_mean(rows, train), settings)
         report = {**report, "all_candidates": whole}
     report["training_mean_quality"] = dict(zip(rows.candidates, train_mean.tolist(), strict=True))
     return report, presets
+
+
+def certified(
+    rows: Rows, parts: NDArray[np.str_], prices: Sequence[Price | None], settings: Settings
+) -> dict[str, tuple[Certificate, Policy]]:
+    """Certify on the test rows what the settings ask for, for the pool whose decisions are measured.
+
+    Parameters
+    ----------
+    rows : Rows
+        Every row of the table.
+    parts : ndarray of shape (n,), str
+    prices : sequence of m (Price or None)
+    settings : Settings
+
+    Returns
+    -------
+    dict of str to (Certificate, Policy)
+        By preset; empty where deciding cannot be measured.
+    """
+    pool = pool_of(rows)
+    anchor = int(np.argmax(np.nanmean(rows.quality[parts == "train"][:, pool], axis=0)))
+    test = rows.columns(pool).select(parts == "test")
+    if len(pool) < 2 or not test.complete.any():
+        return {}
+    levels = {"fall_below": settings.certify.fall_below, "keep": settings.certify.keep}
+    goals = [Goal(kind, level, settings.certify.confidence) for kind, level in levels.items() if level]
+    found = [certify(test, goal, anchor, [prices[j] for j in pool]) for goal in goals]
+    return {certificate.preset: (certificate, policy) for certificate, policy in found}
+
+
+def pool_of(rows: Rows) -> NDArray[np.intp]:
+    """Return the columns of the candidates whose decisions are measured: those observed on nearly all rows."""
+    known = np.isfinite(rows.quality) & np.isfinite(rows.predicted_cost) & np.isfinite(rows.cost_usd)
+    return main_pool(known) if known.any() else np.arange(len(rows.candidates))
 
 
 def _judge_pool(
@@ -272,7 +309,7 @@ def _judge_pool(
     if len(chosen_on.tasks) and len(rows.candidates) > 1:
         arrays = (chosen_on.predicted, chosen_on.predicted_cost, chosen_on.quality, chosen_on.cost_usd)
         points = choose_points(*arrays, best_single)
-        presets = choose_presets(*arrays, best_single)
+        presets = choose_presets(*arrays, best_single, rows.candidates[best_single])
     test = rows.select(parts == "test")
     report = evaluate(test, points, presets, best_single, settings.evaluation.n_resamples, settings.seed)
     return {**report, "points": None if points is None else asdict(points)}, presets
@@ -327,6 +364,7 @@ def _manifest(
             "points": report["points"],
             "points_of": list(report["candidates"]),
         },
+        certificate={"certificates": report["certificates"]} if report["certificates"] else None,
         training={
             "fingerprint": fingerprint,
             "config": config,

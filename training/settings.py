@@ -147,6 +147,24 @@ class FinetuneSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CertifySettings:
+    """What is certified of a bundle on its test rows.
+
+    Parameters
+    ----------
+    fall_below : float
+        At most this share of requests falls below the best single candidate; 0 certifies no such thing.
+    keep : float
+        Mean quality is at least this share of the best single candidate's; 0 certifies no such thing.
+    confidence : float in (0, 1)
+    """
+
+    fall_below: float = 0.05
+    keep: float = 0.99
+    confidence: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """How the report is made."""
 
@@ -186,6 +204,7 @@ class Settings:
     heads: HeadSettings = field(default_factory=HeadSettings)
     forest: ForestSettings = field(default_factory=ForestSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    certify: CertifySettings = field(default_factory=CertifySettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
@@ -257,7 +276,8 @@ def _value(expected: object, value: object, where: str) -> object:
 
 
 def _check(settings: Settings, where: str) -> None:
-    split, heads, forest, finetune = settings.split, settings.heads, settings.forest, settings.finetune
+    split, heads, forest = settings.split, settings.heads, settings.forest
+    finetune, certify = settings.finetune, settings.certify
     parts = (split.train, split.validation, split.calibration, split.test)
     rules: tuple[tuple[bool, str, object, str], ...] = (
         (settings.seed >= 0, "seed", settings.seed, "at least 0"),
@@ -279,6 +299,12 @@ def _check(settings: Settings, where: str) -> None:
             "finetune.epochs, finetune.batch",
             (finetune.epochs, finetune.batch),
             "at least 1",
+        ),
+        (
+            0 <= certify.fall_below < 1 and 0 <= certify.keep < 2 and 0 < certify.confidence < 1,
+            "certify",
+            (certify.fall_below, certify.keep, certify.confidence),
+            "fall_below in [0, 1), keep in [0, 2), confidence in (0, 1)",
         ),
         (0 <= finetune.dropout < 1, "finetune.dropout", finetune.dropout, "in [0, 1)"),
         (

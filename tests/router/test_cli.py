@@ -27,7 +27,7 @@ def test_route_prints_the_choice_and_why(run):
 def test_route_as_json_is_the_whole_decision(run):
     decision = json.loads(run("x" * 100, "--preset", "price", "--json").output)
     assert decision["candidate"] == "small"
-    assert decision["policy"] == {"kind": "threshold", "value": 0.5, "name": "price"}
+    assert decision["policy"] == {"kind": "threshold", "value": 0.5, "name": "price", "anchor": None, "margin": None}
     assert {f["candidate"] for f in decision["forecasts"]} == {"large", "medium", "small"}
 
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from router.domain import Candidate, Capabilities, Constraints, Policy, Shape
 from router.errors import InvalidPolicy
-from router.policy import KINDS, check, choose, dominated, dominated_one, eligible, order, rank
+from router.policy import check, choose, dominated, dominated_one, eligible, order, rank
 
 N_CANDIDATES = 5
 # Coarse grids, so that ties in quality and cost really happen.
@@ -21,7 +21,13 @@ VALUES = {
     "quality_per_usd": st.integers(0, 20).map(lambda i: i / 20),
     "latency": st.integers(0, 20).map(lambda i: i / 20),
 }
-POLICIES = st.sampled_from(sorted(KINDS)).flatmap(lambda kind: VALUES[kind].map(lambda v: Policy(kind, v)))
+POLICIES = st.sampled_from(sorted(VALUES)).flatmap(lambda kind: VALUES[kind].map(lambda v: Policy(kind, v)))
+COSTS_OF_A_FALL = st.sampled_from([0.0, 0.0005, 0.003, 0.02, 1.0, 50.0])
+MARGINS = st.sampled_from([None, -1.0, -0.1, 0.0, 0.1, 0.3, 1.0])
+ANCHORED = st.one_of(
+    st.builds(lambda v, m: Policy("fall_below_usd", v, anchor="safe", margin=m), COSTS_OF_A_FALL, MARGINS),
+    st.builds(lambda p, m: Policy(p.kind, p.value, anchor="safe", margin=m), POLICIES, MARGINS),
+)
 
 
 def _choose(quality, cost, policy, allowed=None):
@@ -210,3 +216,54 @@ PLAIN = Shape(n_characters=400)
 )
 def test_filters_name_what_removed_a_candidate(candidate, shape, constraints, expected):
     assert eligible([candidate], shape, constraints, [100.0]) == (expected,)
+
+
+@given(QUALITIES, COSTS, ANCHORED, ALLOWED, st.integers(0, N_CANDIDATES - 1))
+def test_with_an_anchor_both_forms_are_one_rule_and_the_margin_is_kept(quality, cost, policy, allowed, anchor):
+    ranked = rank(quality, cost, policy, allowed=allowed, latency_s=cost, anchor=anchor)[0]
+    n_allowed = int(allowed.sum())
+    one = order(
+        quality[0].tolist(),
+        cost[0].tolist(),
+        policy,
+        allowed=allowed[0].tolist(),
+        latency_s=cost[0].tolist(),
+        anchor=anchor,
+    )
+    assert one[:n_allowed] == ranked[:n_allowed].tolist()
+    first = ranked[0]
+    assert allowed[0, first]
+    if policy.margin is not None and allowed[0, anchor] and first != anchor:
+        assert quality[0, first] >= quality[0, anchor] + policy.margin
+
+
+@given(QUALITIES, COSTS, ALLOWED, st.integers(0, N_CANDIDATES - 1), COSTS_OF_A_FALL, COSTS_OF_A_FALL)
+def test_a_dearer_fall_below_the_anchor_is_never_risked_more(quality, cost, allowed, anchor, a, b):
+    allowed[0, anchor] = True
+    cost = np.nan_to_num(cost, nan=0.5)
+    chance = quality[0, anchor] * (1 - quality[0])
+    chance[anchor] = 0
+    low, high = (
+        choose(quality, cost, Policy("fall_below_usd", v, anchor="safe"), allowed=allowed, anchor=anchor)[0]
+        for v in sorted((a, b))
+    )
+    assert chance[high] <= chance[low] + 1e-12
+
+
+def test_without_its_anchor_the_best_predicted_is_chosen():
+    policy = Policy("fall_below_usd", 0.0, anchor="elsewhere")
+    assert _choose(QUALITY, COST, policy) == 2
+    assert order(QUALITY[0].tolist(), COST[0].tolist(), policy, allowed=[True] * 4)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Policy("fall_below_usd", 1.0), "anchor must be the name of a candidate"),
+        (Policy("threshold", 0.5, margin=0.1), "anchor must be the name of a candidate"),
+        (Policy("threshold", 0.5, anchor="a", margin=2.0), r"margin must be a number in \[-1, 1\]"),
+    ],
+)
+def test_an_anchored_policy_is_checked(policy, message):
+    with pytest.raises(InvalidPolicy, match=message):
+        check(policy)

@@ -15,7 +15,13 @@ async def test_route_explains_a_decision_and_calls_nobody(running) -> None:
     assert response.status_code == 200
     decision = response.json()
     assert (decision["candidate"], decision["ranking"]) == ("medium", ["medium", "large", "small"])
-    assert decision["policy"] == {"kind": "threshold", "value": 0.75, "name": "balanced"}
+    assert decision["policy"] == {
+        "kind": "threshold",
+        "value": 0.75,
+        "name": "balanced",
+        "anchor": None,
+        "margin": None,
+    }
     assert (decision["binding"], decision["propensity"], decision["bundle"]) == ("threshold", 1.0, "tiny@1")
     medium = next(row for row in decision["forecasts"] if row["candidate"] == "medium")
     assert medium["quality"] == pytest.approx(0.8)
@@ -99,7 +105,13 @@ async def test_models_lists_aliases_and_candidates_in_the_openai_shape(running) 
         *("auto", "auto:quality", "auto:balanced", "auto:price", "auto:latency", "large", "medium", "small")
     }
     assert all(row["object"] == "model" and isinstance(row["created"], int) for row in models.values())
-    assert models["auto"]["policy"] == {"kind": "threshold", "value": 0.75, "name": "balanced"}
+    assert models["auto"]["policy"] == {
+        "kind": "threshold",
+        "value": 0.75,
+        "name": "balanced",
+        "anchor": None,
+        "margin": None,
+    }
     assert models["large"]["price"]["output_usd_per_mtok"] == 40.0
     assert (models["large"]["owned_by"], models["large"]["is_emulated"]) == ("emulator", True)
     one = await running.client.get("/v1/models/auto:price")
@@ -119,7 +131,13 @@ async def test_pool_shows_prices_capabilities_and_live_status(running) -> None:
     await running.chat("Say hello.", emulate={"status": 500})
     pool = (await running.client.get("/v1/pool")).json()
     assert (pool["bundle"], pool["default_preset"]) == ("tiny@1", "balanced")
-    assert pool["presets"]["price"] == {"kind": "threshold", "value": 0.5, "name": "price"}
+    assert pool["presets"]["price"] == {
+        "kind": "threshold",
+        "value": 0.5,
+        "name": "price",
+        "anchor": None,
+        "margin": None,
+    }
     medium = next(row for row in pool["candidates"] if row["name"] == "medium")
     assert medium["price"]["input_usd_per_mtok"] == 1.0
     assert medium["capabilities"]["tools"] is True

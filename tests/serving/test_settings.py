@@ -141,7 +141,7 @@ WRONG = [
         'kind = "threshold"',
         'kind = "treshold"',
         "routing.presets.frugal: policy kind 'treshold' is unknown; expected one of threshold, "
-        "willingness_to_pay_usd, quality_per_usd, latency",
+        "willingness_to_pay_usd, quality_per_usd, latency, fall_below_usd",
     ),
     (
         "value = 0.6",
