@@ -108,8 +108,9 @@ def choose_presets(
 ) -> dict[str, Policy]:
     """Choose the presets on validation rows; parameters as of :func:`choose_points`, and the name of the best single.
 
-    ``quality`` must not lose against the best single candidate: :func:`no_regret`. ``balanced`` and ``price`` are the cheapest stops that keep 99 % and 95 % of the best single
-    candidate's quality, with a margin. ``latency`` asks for the quality that ``balanced`` expects.
+    ``quality`` must not lose against the best single candidate: :func:`no_regret`. ``balanced`` and ``price`` are the
+    cheapest stops that keep 99 % and 95 % of the best single candidate's quality, with a margin. ``latency`` asks for
+    the quality that ``balanced`` expects.
     """
     dial = dial_of(cost_usd)
     choices = sweep(predicted, predicted_cost, dial)

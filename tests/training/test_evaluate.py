@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from router.domain import Policy
+from router.policy import choose
 from training.evaluate import Rows, evaluate, resamples, summary
 from training.operating import choose_points, choose_presets, dial_of, regret
 
@@ -91,7 +92,7 @@ def test_presets_keep_what_they_promise_on_the_rows_they_were_chosen_on():
     rng = np.random.default_rng(1)
     truth = rng.uniform(0.1, 0.9, (3000, 1)) + np.array([-0.1, 0.0, 0.08])
     rows = rows_of(rng.random((3000, 3)) < truth, np.tile([0.1, 1.0, 10.0], (3000, 1)), np.clip(truth, 0, 1))
-    presets = choose_presets(*(getattr(rows, n) for n in FIELDS), 2)
+    presets = choose_presets(*(getattr(rows, n) for n in FIELDS), 2, rows.candidates[2])
     report = evaluate(rows, choose_points(*(getattr(rows, n) for n in FIELDS), 2), presets, 2, 50, 0)
     single = rows.quality[:, 2].mean()
     reached = {name: preset["quality"]["value"] for name, preset in report["presets"].items()}
@@ -99,6 +100,16 @@ def test_presets_keep_what_they_promise_on_the_rows_they_were_chosen_on():
     assert reached["balanced"] >= 0.99 * single and reached["price"] >= 0.95 * single
     cost = {name: preset["cost_usd"]["value"] for name, preset in report["presets"].items()}
     assert cost["price"] <= cost["balanced"] <= cost["quality"]
+
+
+def test_where_nothing_is_to_be_gained_the_quality_preset_stays_with_the_best_single():
+    rng = np.random.default_rng(2)
+    quality = (rng.random((2000, 3)) < [0.3, 0.5, 0.9]).astype(float)
+    guess = rng.random((2000, 3))
+    rows = rows_of(quality, np.tile([0.1, 1.0, 10.0], (2000, 1)), guess)
+    policy = choose_presets(*(getattr(rows, n) for n in FIELDS), 2, rows.candidates[2])["quality"]
+    assert (policy.anchor, policy.margin) == (rows.candidates[2], 1.0)
+    assert (choose(guess, rows.predicted_cost, policy, anchor=2) == 2).all()
 
 
 def test_resamples_draw_whole_groups():
