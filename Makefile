@@ -9,7 +9,7 @@ LOCK = deploy/lock
 TORCH = torch==2.13.0
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test fix train-sample notebooks encoder lock clean
+.PHONY: run test fix train-sample notebooks encoder lock clean benchmark-routing
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
@@ -28,6 +28,10 @@ train-sample: $(VENV)/.dev
 notebooks: $(VENV)/.notebooks
 	$(BIN)/jupyter nbconvert --execute --to html --embed-images --output-dir build/notebooks \
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= notebooks/*.ipynb
+
+# Every router on the same rows; without DATA's tables it can be tried with DATA=datasets/samples/checkable.
+benchmark-routing: $(VENV)/.dev
+	$(BIN)/python benchmarks/routing --data $(or $(DATA),../shared/data) $(ARGS)
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
