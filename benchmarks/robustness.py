@@ -18,12 +18,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-_WORDS = tuple(  # one string to read it
+_TEXT = (
     "the of and to in is that for with proof theorem integral contract statute enzyme voltage protein matrix def "
     "return assert import house clue Alice sqrt frac sum $ ^ ( ) [ ] = A. B. C. (A) (B) 1. 2. ? ! therefore hence "
     "lemma kernel Supreme Court plaintiff neuron photosynthesis derivative eigenvalue python function output dollars "
-    "each how many".split(" ")
+    "each how many"
 )
+_WORDS = _TEXT.split()
 _POLITE = ("Please answer the following question. ", "I would be grateful for your help with this:\n\n")
 
 PERTURBATIONS: dict[str, Callable[[str, random.Random], str]] = {
