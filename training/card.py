@@ -18,6 +18,7 @@ _SHOWN: tuple[tuple[str, str], ...] = (
     ("auc_macro", "AUC, mean over candidates"),
     ("brier_skill_macro", "Brier skill, mean over candidates"),
     ("ece_macro", "calibration error (15 bins of equal mass), mean over candidates"),
+    ("ece_macro_floor", "calibration error that a perfectly calibrated predictor would show on so many rows"),
     ("regret", "regret to the oracle, random choice = 1"),
     ("p90_coverage_mean", "coverage of the 90 % output-token quantile"),
 )

@@ -46,7 +46,9 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("brier_macro", "Brier, macro"),
     ("brier_skill_macro", "Brier skill, macro"),
     ("ece_macro", "ECE, macro"),
+    ("ece_macro_floor", "  of a perfectly calibrated predictor here"),
     ("ece_largest_slice", "ECE, worst task slice (n ≥ 300)"),
+    ("ece_largest_slice_floor", "  of a perfectly calibrated predictor there"),
     ("cost_error_mean", "cost error, mean |relative|"),
     ("p90_coverage_mean", "coverage of the 90 % token quantile"),
 )

@@ -20,6 +20,7 @@ from router.policy import choose
 from training import metrics
 from training.metrics import Vector, Weights
 from training.operating import LEVELS, OperatingPoints, dial_of, outcome_of, sweep
+from training.topics import topics_of
 
 Matrix = NDArray[np.float64]
 Report = dict[str, Any]
@@ -174,8 +175,11 @@ def summary(values: Vector) -> dict[str, float]:
 def _predicting(report: Report, rows: Rows, weights: Weights) -> None:
     measures = {"auc": metrics.auc, "brier": metrics.brier, "brier_skill": metrics.brier_skill, "ece": metrics.ece}
     collected: dict[str, list[Vector]] = {name: [] for name in measures}
-    slices: list[float] = []
-    tasks = np.asarray(rows.tasks)
+    floors: list[float] = []
+    slices: dict[str, list[tuple[float, float]]] = {}
+    # A task with few rows joins its parent, then the rest.
+    joined = topics_of(rows.tasks, _LEAST_SLICE)
+    tasks = np.asarray(rows.tasks if joined is None else joined)
     large = [task for task in np.unique(tasks) if (tasks == task).sum() >= _LEAST_SLICE]
     for j, candidate in enumerate(rows.candidates):
         observed = np.isfinite(rows.quality[:, j]) & np.isfinite(rows.predicted[:, j])
@@ -187,22 +191,43 @@ def _predicting(report: Report, rows: Rows, weights: Weights) -> None:
                 values = measure(score, label, drawn)
                 collected[name].append(values)
                 entry[name] = summary(values)
+            floors.append(metrics.ece_floor(score))
+            entry["ece_floor"] = _exact(floors[-1])
             for task in large:
                 part = tasks[observed] == task
                 if part.sum() >= _LEAST_SLICE:
-                    slices.append(float(metrics.ece(score[part], label[part], np.ones((1, int(part.sum()))))[0]))
+                    error = float(metrics.ece(score[part], label[part], np.ones((1, int(part.sum()))))[0])
+                    slices.setdefault(str(task), []).append((error, metrics.ece_floor(score[part])))
         entry.update(_cost_of(rows, j, weights))
         report["candidates"][candidate] = entry
     for name, columns in collected.items():
         if columns:
             report["metrics"][f"{name}_macro"] = summary(_mean_over_candidates(columns))
+    if floors:
+        report["metrics"]["ece_macro_floor"] = _exact(float(np.mean(floors)))
     if slices:
-        report["metrics"]["ece_largest_slice"] = {"value": max(slices), "low": None, "high": None}
+        error, floor = max(max(errors) for errors in slices.values())
+        report["metrics"]["ece_largest_slice"] = _exact(error)
+        report["metrics"]["ece_largest_slice_floor"] = _exact(floor)
+    report["ece_by_task"] = {
+        task: {
+            "n_prompts": int((tasks == task).sum()),
+            "ece": float(np.mean([error for error, _ in errors])),
+            "ece_worst_candidate": max(error for error, _ in errors),
+            "floor": float(np.mean([floor for _, floor in errors])),
+        }
+        for task, errors in slices.items()
+    }
     for name in ("cost_error", "p90_coverage"):
         entries = [entry[name] for entry in report["candidates"].values() if name in entry]
         if entries:
             average = float(np.mean([abs(entry["value"]) for entry in entries]))
-            report["metrics"][f"{name}_mean"] = {"value": average, "low": None, "high": None}
+            report["metrics"][f"{name}_mean"] = _exact(average)
+
+
+def _exact(value: float) -> dict[str, float | None]:
+    """Return an entry without an interval."""
+    return {"value": value, "low": None, "high": None}
 
 
 def _mean_over_candidates(columns: list[Vector]) -> Vector:

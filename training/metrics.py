@@ -87,12 +87,28 @@ def ece(
     The mean over rows of |mean score − mean label| of their bin. Bins are those of the unweighted rows. Even perfect
     scores show about 0.8 · sqrt(p (1 − p) / rows per bin), so the figure of a small sample is mostly that.
     """
-    order = np.argsort(score, kind="stable")
-    starts = np.unique([part[0] for part in np.array_split(np.arange(len(score)), n_bins) if len(part)])
+    order, starts = _bins(score, n_bins)
     gaps = np.add.reduceat(weights[:, order] * (score - label)[order], starts, axis=1)
     with np.errstate(invalid="ignore"):
         result: Vector = np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
     return result
+
+
+def ece_floor(score: NDArray[np.floating[Any]], n_bins: int = N_ECE_BINS) -> float:
+    """Return the calibration error that these scores would show on as many rows if each were exactly right.
+
+    The gap of a bin is then nearly normal around 0 with the variance of binary labels; graded labels vary less, so for
+    them it says too much.
+    """
+    order, starts = _bins(score, n_bins)
+    variances = np.add.reduceat((score * (1 - score))[order], starts)
+    return float(np.sqrt(2 / np.pi * variances).sum() / len(score))
+
+
+def _bins(score: NDArray[np.floating[Any]], n_bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order of scores, and where each bin of equal mass begins in it."""
+    starts = np.unique([part[0] for part in np.array_split(np.arange(len(score)), n_bins) if len(part)])
+    return np.argsort(score, kind="stable"), starts
 
 
 def hull(cost: NDArray[np.floating[Any]], quality: NDArray[np.floating[Any]]) -> tuple[Vector, Vector]:

@@ -39,6 +39,14 @@ def test_brier_and_its_skill():
     assert metrics.brier_skill(score, label, ONE)[0] == pytest.approx(0.9)
 
 
+def test_the_floor_of_ece_is_what_labels_drawn_from_the_scores_show():
+    rng = np.random.default_rng(0)
+    score = rng.uniform(0.1, 0.95, 600)
+    drawn = [metrics.ece(score, (rng.random(600) < score).astype(float), np.ones((1, 600)))[0] for _ in range(300)]
+    assert metrics.ece_floor(score) == pytest.approx(np.mean(drawn), rel=0.03)
+    assert metrics.ece_floor(np.array([0.0, 1.0, 1.0])) == 0.0
+
+
 def test_ece_in_two_bins():
     # bins {.1, .3} and {.7, .9}: |.2 − .5| and |.8 − 1| -> (.3 + .2) / 2.
     score, label = np.array([0.9, 0.1, 0.7, 0.3]), np.array([1.0, 0.0, 1.0, 1.0])
