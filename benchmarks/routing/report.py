@@ -68,7 +68,7 @@ def write(cells: list[dict], results: Path, report: Path) -> None:
             note = "" if len(group) == len(seeds) else f" ({len(group)} seeds)"
             below = sum(c["metrics"]["gap_closed_quality_preset"]["value"] < 0 for c in group)
             sure = sum(c["metrics"]["gap_closed_quality_preset"]["high"] < 0 for c in group)
-            shown = ["–" if router in NO_CURVE and key == "naiq" else _shown(group, key, s) for key, _, s in columns]
+            shown = ["–" if _void(router, key) else _shown(group, key, s) for key, _, s in columns]
             lines.append(f"| {router}{note} | " + " | ".join(shown) + f" | {below} ({sure} beyond the interval) |")
         lines.append("")
         lines += _verdict(name, routers)
@@ -83,6 +83,13 @@ def write(cells: list[dict], results: Path, report: Path) -> None:
         }
     text = "[\n" + ",\n".join(json.dumps(finite(cell), ensure_ascii=False) for cell in document) + "\n]\n"
     (results / "routing_peers.json").write_text(text)
+
+
+def _void(router: str, key: str) -> bool:
+    """Tell where a figure would mean nothing: bounds predict nothing, and a single point spans no area."""
+    return router in REFERENCES and (
+        key not in ("naiq", *(k for k, _, _ in SHIFT), "gap_closed", "regret") or (router in NO_CURVE and key == "naiq")
+    )
 
 
 def _digits(value: float | None) -> float | None:
