@@ -6,7 +6,7 @@ import pytest
 from router.domain import Policy
 from router.policy import choose
 from training.evaluate import Rows, evaluate, resamples, summary
-from training.operating import choose_points, choose_presets, dial_of, regret
+from training.operating import choose_points, choose_presets, dial_of, no_regret, regret
 
 
 def rows_of(quality, cost, predicted=None, groups=None) -> Rows:
@@ -139,3 +139,13 @@ def test_regret_is_zero_for_the_oracle_and_one_for_a_random_choice(world):
     assert regret(*arrays) == pytest.approx(0.0, abs=1e-9)
     backwards = regret(1 - world.quality, -world.cost_usd, world.quality, world.cost_usd)
     assert backwards > 1
+
+
+@pytest.mark.parametrize(("won", "lost", "leaves"), [(12, 6, False), (20, 4, True)])  # 1.4 and 3.4 standard errors
+def test_the_anchor_is_left_only_for_a_gain_that_is_proven(won, lost, leaves):
+    quality = np.full((100, 2), 0.5)
+    quality[:won] = [1.0, 0.0]
+    quality[won : won + lost] = [0.0, 1.0]
+    predicted, cost = np.tile([0.7, 0.6], (100, 1)), np.tile([1.0, 1.0], (100, 1))
+    policy = no_regret(predicted, cost, quality, dial_of(cost), 1, "b")
+    assert (choose(predicted, cost, policy, anchor=1) == 0).all() == leaves
