@@ -8,6 +8,7 @@ run computes only what is missing; ``--only NAME`` computes a router anew. Write
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -56,6 +57,8 @@ def main(data, seeds, sets, routers, only, tier, model, cache, results, report, 
     if model is None:
         click.echo("no torch or no MiniLM (--model): the peers read Turnout's lexical features instead")
     named = [name for name in (*tiers, *ROUTERS) if not routers or name in routers.split(";") or name in only]
+    asked = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     folder = cache / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(limits=1):
@@ -66,7 +69,8 @@ def main(data, seeds, sets, routers, only, tier, model, cache, results, report, 
                 if path.exists() and router not in only:
                     continue
                 started = time.perf_counter()
-                cell = {"set": problem.name, "router": router, "seed": problem.seed, "features": features}
+                cell = {"set": problem.name, "router": router, "seed": problem.seed}
+                cell |= {"commit": commit, "features": features}
                 cell |= bench.run(router)
                 cell["seconds"] = time.perf_counter() - started
                 path.write_text(json.dumps(cell))
