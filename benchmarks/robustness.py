@@ -65,20 +65,20 @@ def main(data: Path, directory: Path, prompts: int, results: Path) -> None:
     world = World(bundle, table)
     document = {"data": data.name, "bundle": bundle.manifest.id, "prompts": len(table.prompts), "perturbations": {}}
     click.echo(
-        f"{'perturbation':26}" + "".join(f"{p:>22}" for p in world.policies) + "\n" + " " * 26 + "flips, utility lost"
+        f"{'perturbation':26}" + "".join(f"{p:>22}" for p in world.policies) + "\n" + " " * 26 + "flips, quality lost"
     )
     for name, change in PERTURBATIONS.items():
         rng = random.Random(0)
         entry = world.flips([change(text, rng) for text in table.prompts])
         document["perturbations"][name] = entry
-        click.echo(f"{name:26}" + "".join(f"{e['flip_rate']:14.3f} {e['utility_lost']:+7.3f}" for e in entry.values()))
+        click.echo(f"{name:26}" + "".join(f"{e['flip_rate']:14.3f} {e['quality_lost']:+7.3f}" for e in entry.values()))
     document["attacks"] = {}
     for policy in world.policies:
         for place in ("prefix", "suffix"):
             found = world.attack(policy, place)
             document["attacks"][f"{policy}, {place}"] = found
             click.echo(
-                f"attack on {policy}, {place}: predicted cost of the choice × {found['cost_factor']:.2f} "
+                f"attack on {policy}, {place}: mean cost of who is chosen × {found['cost_factor']:.2f} "
                 f"({found['share_dearest_before']:.2f} to {found['share_dearest_after']:.2f} to the dearest)"
             )
     results.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class World:
         )
 
     def flips(self, texts) -> dict[str, dict[str, float]]:
-        """Compare with the clean decisions; utility is true quality less true cost over what quality is worth."""
+        """Compare with the clean decisions: flips, true quality lost over all prompts, and the factor of true cost."""
         found = {}
         every = np.arange(len(texts))
         for name, now in self.chosen(texts).items():
@@ -124,7 +124,7 @@ class World:
             lost = self.table.quality[every, before] - self.table.quality[every, now]
             found[name] = {
                 "flip_rate": float(flipped.mean()),
-                "utility_lost": float(lost.mean()),
+                "quality_lost": float(lost.mean()),
                 "cost_factor": float(
                     self.table.cost_usd[every, now].mean() / self.table.cost_usd[every, before].mean()
                 ),
