@@ -14,7 +14,7 @@ _OPTION_LETTERS = "ABCDEFGHIJ"
 OPTION_OF_MARK = {
     form.format(letter).encode(): letter for letter in _OPTION_LETTERS for form in ("{}.", "{})", "({}", "{}:")
 }
-_MARK_BYTES = 4  # "(A) "
+_MARK_BYTES = 3  # "(A)"; of "A. " the space too
 _NUMERIC_START = frozenset(b"0123456789-+$.\\")
 
 #: Looked for in the whole text, lower case.
@@ -112,7 +112,7 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
     last = max(text.rfind(b". "), text.rfind(b"? "), text.rfind(b"\n"))
     return (
         len(stem),
-        *_options([line[_MARK_BYTES - 1 :].strip() for line in lines[first:] if line[:2] in OPTION_OF_MARK], stem),
+        *_options([line[_MARK_BYTES:].strip() for line in lines[first:] if line[:2] in OPTION_OF_MARK], stem),
         end == b"?",
         end == b".",
         end.isalnum() or end in (b":", b","),

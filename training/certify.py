@@ -135,7 +135,7 @@ def p_value(loss: Vector, goal: Goal) -> float:
     gain = 1 - loss - 0.5
     before = np.concatenate([[0.0], np.cumsum(gain)[:-1]])
     seen = np.arange(n)
-    squares = np.concatenate([[0.0], np.cumsum((gain - (before + 0.0) / np.maximum(seen, 1)) ** 2)[:-1]])
+    squares = np.concatenate([[0.0], np.cumsum((gain - before / np.maximum(seen, 1)) ** 2)[:-1]])
     variance = (0.25 + squares) / (seen + 1)
     stake = np.minimum(np.sqrt(2 * np.log(1 / (1 - goal.confidence)) / (variance * n)), 1.0)
     wealth = np.cumsum(np.log1p(stake * gain))
