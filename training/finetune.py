@@ -24,7 +24,7 @@ from training.estimators import Hints
 from training.settings import FinetuneSettings
 
 Matrix = NDArray[np.float64]
-CHECKPOINT = "finetune.pt"
+CHECKPOINTS = "finetune-{}.pt"  # by run, so that runs of other data, settings or seeds keep their own
 _TOKENS_WEIGHT, _TOPICS_WEIGHT = 0.1, 0.2
 _WARM_UP = 0.06  # share of the steps until the learning rate is whole
 _POOL_BATCHES = 25  # sorted by length together, so that little is padded
@@ -76,8 +76,10 @@ def finetune(
     ids = [token_ids(tokenizer, text) for text in texts]
     network = _network(original[0].auto_model, y, hints, settings.dropout)
     optimiser = _optimiser(network, settings)
-    checkpoint = Path(settings.checkpoint_dir) / CHECKPOINT if settings.checkpoint_dir else None
-    run = hashlib.sha256(json.dumps([asdict(settings), seed, ids, y.tolist()]).encode()).hexdigest()
+    # Where checkpoints are kept, and how the graph is written in the end, do not change what is learned.
+    learned = {key: value for key, value in asdict(settings).items() if key not in ("checkpoint_dir", "int8")}
+    run = hashlib.sha256(json.dumps([learned, seed, ids, y.tolist()]).encode()).hexdigest()
+    checkpoint = Path(settings.checkpoint_dir) / CHECKPOINTS.format(run[:16]) if settings.checkpoint_dir else None
     done = _resume(checkpoint, run, network, optimiser)
 
     targets = _Targets(y, hints)
