@@ -79,7 +79,8 @@ class Certificate:
             "quality": f"mean quality is at least {self.level:.3f}",
         }[self.goal]
         said = f"{promise}, with confidence {self.confidence:.0%} from {self.n_labels:,} labelled prompts"
-        if self.goal == "quality" and self.abstained:
+        # Always choosing the anchor keeps "fall_below" and a share of its own quality of at most 1, nothing else.
+        if self.abstained and (self.goal == "quality" or (self.goal == "keep" and self.level > 1)):
             return f"not certified: {promise}; {self.anchor} is chosen always"
         return f"{said} ({self.anchor} is chosen always)" if self.abstained else said
 

@@ -138,6 +138,9 @@ class Decision:
     task : str or None
         What kind of task the prompt most probably is; None where the bundle tells none apart.
     task_probability : float or None
+    novelty : float or None
+        How unlike the training prompts this one is; above 1 the candidates' averages stand in for predictions. None
+        where the bundle cannot tell.
     promise : str or None
         What is certified of the policy, or why it does not hold here; None for a policy without certificate.
     """
@@ -155,6 +158,7 @@ class Decision:
     outlook: Outlook | None = field(default=None, repr=False, compare=False)
     task: str | None = None
     task_probability: float | None = None
+    novelty: float | None = None
     promise: str | None = None
 
     @property
@@ -192,6 +196,7 @@ class Decision:
             self.bundle,
             self.task,
             self.task_probability,
+            self.novelty,
             self.promise,
             self.forecasts,
             self.counterfactuals,
@@ -211,6 +216,7 @@ class Explanation:
     bundle: str
     task: str | None
     task_probability: float | None
+    novelty: float | None
     promise: str | None
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

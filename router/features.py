@@ -12,7 +12,7 @@ from router.domain import Floats
 from router.errors import BundleSchemaUnknown
 
 #: Raised when the same text would give other features than in an older program.
-FEATURE_SCHEMA = 2
+FEATURE_SCHEMA = 3
 
 
 class Encoder(Protocol):

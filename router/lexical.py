@@ -2,8 +2,9 @@
 
 A text is cut into pieces (words, numbers by their shape, marks, line ends); each piece and each pair of neighbours is
 hashed to a bucket; buckets seen often enough in training have a row in the table. The features are the
-tf-idf-weighted sum of those rows, then the surface counts. It needs numpy alone and holds no words, so nothing of the
-training prompts can be read from it. Fitting is :mod:`training.lexical`; entry point: :class:`LexicalEncoder`.
+tf-idf-weighted sum of those rows, then the surface counts, and last the share of words that have no row. It needs
+numpy alone and holds no words, so nothing of the training prompts can be read from it. Fitting is
+:mod:`training.lexical`; entry point: :class:`LexicalEncoder`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from router.arrays import read_arrays, write_arrays
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
-from router.pieces import Pieces, pieces_of
+from router.pieces import LETTERS, Pieces, pieces_of
 from router.surface import N_SURFACE, SURFACE_LIMIT, counts_of, logarithms_of
 
 ENCODER_FILE = "encoder.npz"
 N_BUCKET_BITS = 18
 N_BUCKETS = 1 << N_BUCKET_BITS
+#: Bytes of known words that every text is taken to have besides its own, so that one odd name is not a foreign text.
+FAMILIAR_BYTES = 16
 
 Buckets = NDArray[np.uint32]
 
@@ -63,7 +66,7 @@ def buckets_of_words(hashes: Buckets) -> Buckets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LexicalEncoder:
-    """Text to (table columns, surface counts).
+    """Text to (table columns, surface counts, novelty).
 
     Parameters
     ----------
@@ -113,8 +116,8 @@ class LexicalEncoder:
 
     @property
     def dim(self) -> int:
-        """Table columns and surface counts together."""
-        return int(self.table.shape[1]) + N_SURFACE
+        """Table columns, surface counts and novelty together."""
+        return int(self.table.shape[1]) + N_SURFACE + 1
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the features of n texts, shape (n, dim), float32."""
@@ -124,11 +127,12 @@ class LexicalEncoder:
         for row, text in zip(features, texts, strict=True):
             pieces = pieces_of(text)
             row[:width] = self._embed(pieces)
+            row[-1] = self._novelty(pieces)
             counted.append(counts_of(pieces))
         counts = logarithms_of(counted)
         counts -= self.surface_mean
         counts /= self.surface_scale
-        counts.clip(-SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:])
+        counts.clip(-SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:-1])
         return features
 
     def weights_of(self, pieces: Pieces) -> tuple[NDArray[np.int32], Floats]:
@@ -156,6 +160,13 @@ class LexicalEncoder:
             (weights * self.row_scale[rows]) @ self.table.take(rows, 0).astype(np.float32) * self.column_scale
         )
         return embedded
+
+    def _novelty(self, pieces: Pieces) -> float:
+        """Return the share, in bytes, of words never seen in training; in [0, 1)."""
+        words = pieces.kinds == LETTERS
+        lengths = pieces.lengths[words]
+        unseen = self._row_of[buckets_of_words(pieces.hashes[words])] < 0
+        return float(lengths[unseen].sum() / (lengths.sum() + FAMILIAR_BYTES))
 
     def files(self) -> dict[str, bytes]:
         """Return ``encoder.npz``."""

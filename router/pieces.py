@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from router.canonical import canonical
 from router.text import HEAD_CHARACTERS, TAIL_CHARACTERS, clip
 
 SPACE, LETTERS, DIGITS, LINES, MARK = range(5)
@@ -54,7 +55,7 @@ class Pieces(NamedTuple):
     Parameters
     ----------
     data : bytes
-        The clipped text in UTF-8.
+        The clipped, canonical text in UTF-8.
     hashes : ndarray of shape (n,), uint32
         The same on every machine and in every Python; alike for pieces that differ in case or in digits only.
     kinds : ndarray of shape (n,), uint8
@@ -70,12 +71,12 @@ class Pieces(NamedTuple):
 
 
 def pieces_of(text: str) -> Pieces:
-    """Clip a text and cut it into pieces.
+    """Clip a text, bring it to its canonical form and cut it into pieces.
 
     The hash of a run is ``sum(number[byte] * multiplier ** position) / multiplier ** start`` modulo 2^32: a difference
     of two running sums, times an inverse.
     """
-    data = clip(text).encode("utf-8", "replace")
+    data = canonical(clip(text)).encode("utf-8", "replace")
     codes = np.frombuffer(data, np.uint8)
     n = len(codes)
     classes = _CLASS_OF[codes]

@@ -20,6 +20,8 @@ QUALITY_OUTPUTS = ("quality", "quality_low", "quality_high")
 TOKENS_OUTPUTS = ("output_tokens", "output_tokens_p90")
 #: Probability of each kind of task; only in bundles whose data named tasks.
 TASK_OUTPUT = "task_probability"
+#: How unfamiliar the prompt is, above 1 where averages stand in for predictions; only where the encoder can tell.
+NOVELTY_OUTPUT = "novelty"
 INPUT = "features"
 
 
@@ -63,7 +65,7 @@ class Predictor:
         -------
         dict of str to ndarray of shape (n, m), float32
             Keys are :data:`QUALITY_OUTPUTS` and :data:`TOKENS_OUTPUTS`; :data:`TASK_OUTPUT` (n, n_tasks) where there
-            are tasks.
+            are tasks; :data:`NOVELTY_OUTPUT` (n, 1) where the graph has it.
         """
         given: dict[str, NDArray[np.generic]] = {INPUT: features}
         outputs = {**self._quality.run(given), **self._tokens.run(given)}
@@ -74,6 +76,7 @@ def _graph(files: Mapping[str, bytes], name: str, widths: Mapping[str, int], dim
     if name not in files:
         raise BundleMissing(f"the bundle has no {name}")
     graph = Graph(files[name], name)
+    widths = {**widths, **({NOVELTY_OUTPUT: 1} if NOVELTY_OUTPUT in graph.outputs else {})}
     if set(graph.inputs) != {INPUT} or set(graph.outputs) != set(widths):
         raise BundleCorrupt(
             f"{name} maps {sorted(graph.inputs)} to {sorted(graph.outputs)}; expected {INPUT!r} to {', '.join(widths)}"

@@ -17,7 +17,7 @@ from router.decision import Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.policy import DEFAULT_PRESETS, FALL_BELOW, check, eligible, order
-from router.predictors import QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
+from router.predictors import NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
@@ -201,7 +201,10 @@ class Router:
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
         task, task_probability = self._task(given)
+        novelty = float(given[NOVELTY_OUTPUT][0, 0]) if NOVELTY_OUTPUT in given else None
         binding, reason = _explain(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
+        if novelty is not None and novelty > 1:
+            reason += "; the prompt is unlike those of training, so averages stand in for predictions"
         return Decision(
             candidate=ranking[0],
             ranking=ranking,
@@ -216,6 +219,7 @@ class Router:
             outlook=outlook,
             task=task,
             task_probability=task_probability,
+            novelty=novelty,
             promise=self._promise(rule, allowed),
         )
 

@@ -7,14 +7,12 @@ Not scaled here. Entry point: :func:`structure_of`.
 
 from __future__ import annotations
 
-from router.pieces import DIGITS, LETTERS, Pieces
+from router.pieces import LETTERS, Pieces
 
 _OPTION_LETTERS = "ABCDEFGHIJ"
-# How a line that gives an option of a multiple-choice question begins: mark -> which option.
-OPTION_OF_MARK = {
-    form.format(letter).encode(): letter for letter in _OPTION_LETTERS for form in ("{}.", "{})", "({}", "{}:")
-}
-_MARK_BYTES = 3  # "(A)"; of "A. " the space too
+# How a line that gives an option of a multiple-choice question begins, in canonical text: mark -> which option.
+OPTION_OF_MARK = {f"{letter}.".encode(): letter for letter in _OPTION_LETTERS}
+_MARK_BYTES = len("A. ")
 _NUMERIC_START = frozenset(b"0123456789-+$.\\")
 
 #: Looked for in the whole text, lower case.
@@ -77,7 +75,7 @@ NAMES: tuple[str, ...] = (
     *("share_numeric_options", "share_one_word_options", "share_comma_options", "share_echoed_options"),
     *("above_options", "share_distinct_option_starts"),
     *("ends_with_question", "ends_with_stop", "ends_open", "log_sentences", "mean_sentence_bytes_100"),
-    *("log_question_bytes", "log_stem_numbers", "log_names", "share_long_words", "share_short_words"),
+    *("log_question_bytes", "log_names", "share_long_words", "share_short_words"),
     *("log_deepest_indent",),
     *(f"log_text_{name}" for name, _ in _IN_TEXT),
     *(f"log_stem_{name}" for name, _ in _IN_STEM),
@@ -119,7 +117,6 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
         n_sentences,
         len(text) / n_sentences / 100,
         len(text) - last - 1,
-        int((pieces.kinds == DIGITS).sum()),
         sum([word[:1].isupper() for word in data.split()]),
         int((words >= _LONG_WORD).sum()) / n_words,
         int((words <= _SHORT_WORD).sum()) / n_words,

@@ -74,7 +74,7 @@ def fit_encoder(
         stacked = StackedEncoder(cast(LexicalEncoder, lexical.encoder), transformer)
         n_lexical = lexical.encoder.dim
         wider = None if lexical.topics is None else lexical.topics.widened(stacked.dim)
-        return FittedEncoder(stacked, lexical.columns, wider, np.arange(n_lexical, stacked.dim))
+        return FittedEncoder(stacked, lexical.columns, wider, np.arange(n_lexical, stacked.dim), lexical.novelty)
 
     folder = Path(settings.encoder_dir)
     missing = [name for name in FILES if not (folder / name).is_file()]

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
-from router.predictors import INPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS, Predictor
+from router.predictors import INPUT, NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS, Predictor
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
 from training.estimators import Average, ForestQuality, HeadsQuality, JointQuality, PerCandidate, QualityEstimator
@@ -55,7 +55,16 @@ def quality_graph(model: QualityModel, dim: int) -> bytes:
     low = graph.add("Min", graph.clip(_ramps(graph, model.calibration.low, quality), 0, 1), quality)
     high = graph.add("Max", graph.clip(_ramps(graph, model.calibration.high, quality), 0, 1), quality)
     width = len(model.calibration.methods)
-    outputs = {name: (inner, width) for name, inner in zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)}
+    outputs: dict[str, tuple[str, int]] = {}
+    if model.novelty is not None:
+        column = graph.add("Gather", INPUT, graph.constant([model.novelty.column], np.int64), axis=1)
+        score = graph.add("Div", column, graph.scalar(model.novelty.limit))
+        unfamiliar = graph.add("Greater", score, graph.scalar(1))
+        quality = graph.add("Where", unfamiliar, graph.constant(model.novelty.means), quality)
+        low = graph.add("Where", unfamiliar, graph.scalar(0), low)
+        high = graph.add("Where", unfamiliar, graph.scalar(1), high)
+        outputs[NOVELTY_OUTPUT] = (score, 1)
+    outputs |= {name: (inner, width) for name, inner in zip(QUALITY_OUTPUTS, (quality, low, high), strict=True)}
     if model.topics is not None:
         outputs[TASK_OUTPUT] = (_topics(graph, model.topics), len(model.topics.labels))
     return graph.finish(outputs)

@@ -24,9 +24,12 @@ class FittedEncoder:
         What the encoder itself learned of topics; None where it did not, or where the data tells none apart.
     heads : ndarray of shape (m,), intp, or None
         Feature columns that are logits of quality themselves, one per candidate.
+    novelty : int or None
+        Feature column that says how unfamiliar a text is, where the encoder can tell.
     """
 
     encoder: Encoder
     columns: NDArray[np.intp]
     topics: TopicModel | None
     heads: NDArray[np.intp] | None = None
+    novelty: int | None = None

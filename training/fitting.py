@@ -20,6 +20,7 @@ from training.embed import embed, fit_encoder
 from training.errors import NotEnoughData
 from training.estimators import KINDS, Average, Hints, QualityEstimator
 from training.fitted_encoder import FittedEncoder
+from training.novelty import Novelty, fit_novelty
 from training.operating import regret
 from training.settings import Settings
 from training.tokens import TokenModel, calibrate_tokens, fit_tokens
@@ -55,6 +56,7 @@ class QualityModel:
     blend: TopicBlend | None
     calibration: Calibration
     topics: TopicModel | None = None
+    novelty: Novelty | None = None
 
     def predict(self, features: Floats) -> tuple[Matrix, Matrix, Matrix]:
         """Return quality and the bounds of its interval, each of shape (n, m)."""
@@ -62,7 +64,8 @@ class QualityModel:
         if self.blend is not None:
             logits = self.blend.apply(features, logits)
         quality = self.calibration.quality(logits)
-        return quality, *self.calibration.interval(quality)
+        said = quality, *self.calibration.interval(quality)
+        return said if self.novelty is None else self.novelty.apply(features, *said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,10 +187,16 @@ def fit(
     if blend is not None:
         logits = blend.apply(features[calibration], logits)
     calibrated = calibrate(logits, quality[calibration], settings.seed)
+    quality_model = QualityModel(kind, fitted[kind], blend, calibrated, encoder.topics)
+    if encoder.novelty is not None:
+        held = features[calibration]
+        quality_model = replace(
+            quality_model, novelty=fit_novelty(encoder.novelty, held, quality_model.predict(held)[0])
+        )
     return Fitted(
         encoder,
         features,
-        QualityModel(kind, fitted[kind], blend, calibrated, encoder.topics),
+        quality_model,
         tokens,
         per_character,
         known_prices,

@@ -67,12 +67,12 @@ def fit_lexical(
     scale = encoder.column_scale.copy()
     scale[: directions.shape[1]] /= np.where(spread > 0, spread, 1.0)
     encoder = replace(encoder, column_scale=scale)
-    read = np.concatenate([np.arange(directions.shape[1]), np.arange(columns.shape[1], encoder.dim)])
+    read = np.concatenate([np.arange(directions.shape[1]), np.arange(columns.shape[1], encoder.dim - 1)])
     if topics is not None:
         selector = np.zeros((encoder.dim, len(labels)), np.float32)
         selector[np.arange(directions.shape[1], columns.shape[1]), np.arange(len(labels))] = 1
         topic_model = TopicModel(labels, selector, bias)
-    return FittedEncoder(encoder, read, topic_model)
+    return FittedEncoder(encoder, read, topic_model, novelty=encoder.dim - 1)
 
 
 def _blank_encoder(cut: Sequence[Pieces], min_prompts: int) -> LexicalEncoder:

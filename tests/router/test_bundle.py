@@ -138,7 +138,7 @@ def put(value, *path):
         (put(99, "schema"), BundleSchemaUnknown, "schema 99; this program reads 1"),
         (drop("schema"), BundleCorrupt, "schema must be int, got None"),
         (put("neural", "encoder", "tier"), BundleSchemaUnknown, "'neural' is unknown; expected one of lexical"),
-        (put(1, "encoder", "feature_schema"), BundleSchemaUnknown, "feature schema 1; this program computes 2"),
+        (put(1, "encoder", "feature_schema"), BundleSchemaUnknown, "feature schema 1; this program computes 3"),
         (put(3, "encoder", "dim"), BundleCorrupt, "the encoder gives 2 features; the manifest says 3"),
         (put("two", "encoder", "dim"), BundleCorrupt, "dim must be int, got 'two'"),
         (put([], "candidates"), BundleCorrupt, "at least one"),

@@ -20,12 +20,12 @@ def corpus():
     return [" ".join(rng.choice([*WORDS[t], "the", "a"], 12)) for t in topics], topics
 
 
-def test_columns_have_unit_variance_and_no_topic_column_is_read(corpus):
+def test_columns_have_unit_variance_and_estimators_read_neither_topics_nor_novelty(corpus):
     texts, topics = corpus
     fitted = fit_lexical(texts, topics, SETTINGS, 0)
     features = fitted.encoder.encode(texts)
     assert features[:, :8].std(axis=0) == pytest.approx(np.ones(8), rel=1e-3)
-    assert set(range(fitted.encoder.dim)) - set(fitted.columns.tolist()) == {8, 9}
+    assert set(range(fitted.encoder.dim)) - set(fitted.columns.tolist()) == {8, 9, fitted.novelty}
 
 
 def test_words_of_like_meaning_get_like_columns():
