@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from router.domain import Floats
 from router.predictors import INPUT, NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS, Predictor
+from training.blend import TopicBlend
 from training.calibrate import LOGIT_LIMIT, Calibration, Ramps
 from training.errors import ExportMismatch
 from training.estimators import Average, ForestQuality, HeadsQuality, JointQuality, PerCandidate, QualityEstimator
@@ -26,7 +27,7 @@ from training.forest import LEVELS
 from training.graph import ML_OPSET, OPSET, GraphWriter
 from training.network import JointNetwork
 from training.tokens import LOG_LIMIT, TokenModel
-from training.topics import EDGE, TopicBlend, TopicModel
+from training.topics import EDGE, TopicModel
 
 Columns = NDArray[np.intp]
 
@@ -231,8 +232,6 @@ _WRITERS: Mapping[type, Callable[[GraphWriter, Any, int], str]] = {
 
 
 def _blend(graph: GraphWriter, blend: TopicBlend, logits: str) -> str:
-    if blend.share == 1:
-        return logits
     own, other = blend.mixing()
     topical = _logit(graph, graph.add("MatMul", _topics(graph, blend.model), graph.constant(blend.means)))
     return graph.add(

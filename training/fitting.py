@@ -1,39 +1,36 @@
 """Fit everything a bundle predicts with: encoder, quality with its calibration, output tokens.
 
-Each part of the rows has one use: ``train`` fits, ``validation`` chooses (kind of estimator, how much topics count),
-``calibration`` calibrates. Test rows are not seen here. Entry point: :func:`fit`.
+``train`` rows fit; ``validation`` rows choose (kind of estimator, how far its differences are trusted); they and the
+``calibration`` rows calibrate, since two numbers per candidate gain more from twice the rows than a choice of two
+numbers over all candidates can have spoilt. Test rows are not seen here. Entry point: :func:`fit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.domain import Floats, Price
-from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable
+from training.blend import TopicBlend, fit_blend
 from training.calibrate import Calibration, calibrate
 from training.embed import embed, fit_encoder
 from training.errors import NotEnoughData
 from training.estimators import KINDS, Average, Hints, QualityEstimator
 from training.fitted_encoder import FittedEncoder
 from training.novelty import Novelty, fit_novelty
-from training.operating import regret
 from training.settings import Settings
 from training.tokens import TokenModel, calibrate_tokens, fit_tokens
-from training.topics import TopicBlend, TopicModel, fit_topics, topic_means, topics_of
+from training.topics import TopicModel, fit_topics, topics_of
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 PARTS = ("train", "validation", "calibration", "test")
 _LEAST_ROWS: Mapping[str, int] = {"train": 50, "validation": 20, "calibration": 20}
-#: Least complete validation rows for judging by decisions rather than by squared error.
-_LEAST_COMPLETE = 50
-_NEARLY = 0.002
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +124,8 @@ def fit(
     """
     masks = {name: parts == name for name in PARTS}
     _require(table, masks)
-    train, validation, calibration = (masks[name] for name in PARTS[:3])
+    train, validation = masks["train"], masks["validation"]
+    held_out = validation | masks["calibration"]
     quality = table.quality.astype(np.float64)
 
     tell("fit encoder")
@@ -146,7 +144,7 @@ def fit(
 
     tell("fit output tokens")
     tokens = fit_tokens(read[train], table.output_tokens[train], settings.heads, settings.seed)
-    tokens = calibrate_tokens(tokens, read[calibration], table.output_tokens[calibration])
+    tokens = calibrate_tokens(tokens, read[held_out], table.output_tokens[held_out])
     lengths = np.array([len(prompt) for prompt in table.prompts], np.float64)
     per_character = _tokens_per_character(table.input_tokens[train], lengths[train])
 
@@ -167,45 +165,39 @@ def fit(
         kind = min(errors, key=lambda name: errors[name])
 
     tell("calibrate")
-    known_prices = tuple(None if price is None else Price(*price) for price in map(prices.get, table.candidates))
-    token_counts, _ = tokens.predict(read[validation])
-    cost = expected_cost_usd(
-        known_prices,
-        (lengths[validation, None] * per_character).astype(np.float32),
-        np.where(tokens.known, token_counts, np.nan).astype(np.float32),
-    )
-    blend, regrets = _choose_blend(
-        encoder.topics,
-        topics,
-        (fitted[kind].decision_function(features[train]), fitted[kind].decision_function(features[validation])),
-        (table.select(train), table.select(validation)),
-        features[validation],
-        cost,
-        settings.topics.shares,
-    )
-    logits = fitted[kind].decision_function(features[calibration])
-    if blend is not None:
-        logits = blend.apply(features[calibration], logits)
-    calibrated = calibrate(logits, quality[calibration], settings.seed)
-    quality_model = QualityModel(kind, fitted[kind], blend, calibrated, encoder.topics)
-    if encoder.novelty is not None:
-        held = features[calibration]
-        quality_model = replace(
-            quality_model, novelty=fit_novelty(encoder.novelty, held, quality_model.predict(held)[0])
+    estimator = fitted[kind]
+    blend, weights = None, None
+    if len(table.candidates) > 1:
+        anchors = np.zeros(len(table.candidates), bool)
+        anchors[main_pool(np.isfinite(quality[train]))] = True
+        blend, weights = fit_blend(
+            None if topics is None or encoder.topics is None else (encoder.topics, topics),
+            (estimator.decision_function(features[train]), quality[train]),
+            features[validation],
+            estimator.decision_function(features[validation]),
+            quality[validation],
+            anchors,
         )
+    logits = estimator.decision_function(features[held_out])
+    if blend is not None:
+        logits = blend.apply(features[held_out], logits)
+    calibrated = calibrate(logits, quality[held_out], settings.seed)
+    quality_model = QualityModel(kind, estimator, blend, calibrated, encoder.topics)
+    if encoder.novelty is not None:
+        said, _, _ = quality_model.predict(features[held_out])
+        quality_model = replace(quality_model, novelty=fit_novelty(encoder.novelty, features[held_out], said))
     return Fitted(
         encoder,
         features,
         quality_model,
         tokens,
         per_character,
-        known_prices,
+        tuple(None if price is None else Price(*price) for price in map(prices.get, table.candidates)),
         {
             "validation_brier": errors,
             "kind": kind,
             "topics": [] if topics is None else sorted(set(topics)),
-            "topic_share": None if blend is None else blend.share,
-            "validation_regret_by_share": regrets,
+            "blend": weights,
             "calibration": dict(zip(table.candidates, calibrated.methods, strict=True)),
         },
     )
@@ -221,47 +213,6 @@ def _require(table: OutcomeTable, masks: Mapping[str, Mask]) -> None:
             raise NotEnoughData(
                 f"candidate {candidate!r} has {n} outcomes among the training rows; leave it out with --candidates"
             )
-
-
-def _choose_blend(
-    model: TopicModel | None,
-    topics: Sequence[str] | None,
-    logits: tuple[Matrix, Matrix],
-    table: tuple[OutcomeTable, OutcomeTable],
-    features: Floats,
-    cost: Matrix,
-    shares: tuple[float, ...],
-) -> tuple[TopicBlend | None, dict[str, float]]:
-    """Choose how much of the differences between candidates the topic decides: least regret on validation rows.
-
-    ``logits`` and ``table`` are of the training and of the validation rows, the other arrays of the latter.
-    """
-    train, validation = table
-    if topics is None or model is None or len(train.candidates) < 2:
-        return None, {}
-    means = topic_means(topics, model.labels, train.quality.astype(np.float64), _sigmoid(logits[0]))
-    anchors = np.zeros(len(train.candidates), bool)
-    anchors[main_pool(np.isfinite(train.quality))] = True
-    quality = validation.quality.astype(np.float64)
-    columns, complete = _judged_on(quality, cost, validation.cost_usd)
-    losses = {}
-    for share in shares:
-        predicted = _sigmoid(TopicBlend(model, means, share, anchors).apply(features, logits[1]))
-        if complete.sum() >= _LEAST_COMPLETE:
-            cells = np.ix_(complete, columns)
-            losses[share] = regret(predicted[cells], cost[cells], quality[cells], validation.cost_usd[cells])
-        else:
-            losses[share] = _brier(predicted, quality)
-    # Where it hardly matters, let the prompt itself say more.
-    share = max(s for s, loss in losses.items() if loss <= min(losses.values()) * (1 + _NEARLY))
-    return TopicBlend(model, means, share, anchors), {f"{share:g}": loss for share, loss in losses.items()}
-
-
-def _judged_on(quality: Matrix, cost: Matrix, true_cost: Matrix) -> tuple[NDArray[np.intp], Mask]:
-    """Return the candidates known on nearly all rows (all of them, if that leaves fewer than two), and the rows."""
-    known = np.isfinite(quality) & np.isfinite(cost) & np.isfinite(true_cost)
-    columns = main_pool(known)
-    return columns, np.asarray(known[:, columns].all(axis=1))
 
 
 def main_pool(known: Mask) -> NDArray[np.intp]:

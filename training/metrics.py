@@ -162,12 +162,16 @@ def naiq(router: tuple[Matrix, Matrix], singles: tuple[Matrix, Matrix], oracle: 
     -------
     ndarray of shape (b,)
         (area of router − area of singles) / (area of oracle − area of singles), areas under the hulls from the cheapest
-        to the dearest single candidate; NaN where there is no room.
+        to the dearest single candidate; NaN where there is no room. A router may always answer with the cheapest
+        candidate instead, so that point is under its hull too: one that has no cheap points is not given any.
     """
     values = np.empty(len(router[0]))
     for i in range(len(values)):
         low, high = float(singles[0][i].min()), float(singles[0][i].max())
-        own, base, best = (area(cost[i], quality[i], low, high) for cost, quality in (router, singles, oracle))
+        cheapest = int(singles[0][i].argmin())
+        cost, quality = (np.append(a[i], b[i][cheapest]) for a, b in zip(router, singles, strict=True))
+        own = area(cost, quality, low, high)
+        base, best = (area(x[i], y[i], low, high) for x, y in (singles, oracle))
         values[i] = (own - base) / (best - base) if best - base > 1e-12 else np.nan
     return values
 

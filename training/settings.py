@@ -61,13 +61,9 @@ class TopicSettings:
     ----------
     min_prompts : int
         A task with fewer training prompts joins its parent (``a/b`` joins ``a``), then the rest.
-    shares : tuple of float
-        Tried on validation: how much of the differences between candidates comes from the estimator rather than from
-        the topic; 1 ignores topics. A choice among several costs more in noise than it gains (notebooks/LOG.md).
     """
 
     min_prompts: int = 60
-    shares: tuple[float, ...] = (0.5,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,12 +313,6 @@ def _check(settings: Settings, where: str) -> None:
         (settings.lexical.n_columns >= 1, "lexical.n_columns", settings.lexical.n_columns, "at least 1"),
         (settings.lexical.min_prompts >= 2, "lexical.min_prompts", settings.lexical.min_prompts, "at least 2"),
         (settings.topics.min_prompts >= 2, "topics.min_prompts", settings.topics.min_prompts, "at least 2"),
-        (
-            bool(settings.topics.shares) and all(0 <= share <= 1 for share in settings.topics.shares),
-            "topics.shares",
-            settings.topics.shares,
-            "at least one number, each in [0, 1]",
-        ),
         (
             bool(heads.kinds) and set(heads.kinds) <= set(KINDS) and len(set(heads.kinds)) == len(heads.kinds),
             "heads.kinds",

@@ -2,8 +2,8 @@
 
 The differences between candidates are far smaller than the noise of one graded answer; averaged over a topic they
 show. So the data's ``task`` column (where there is one) teaches a classifier, and each candidate's mean quality per
-topic is what its difference from the other candidates is shrunk towards. Entry points: :func:`topics_of`,
-:class:`TopicModel`, :class:`TopicBlend`.
+topic is what its difference from the other candidates is shrunk towards (:mod:`training.blend`). Entry points:
+:func:`topics_of`, :class:`TopicModel`, :func:`topic_means`.
 """
 
 from __future__ import annotations
@@ -90,40 +90,6 @@ def fit_topics(features: Floats, topics: Sequence[str]) -> TopicModel:
         coefficients, bias = np.vstack([-coefficients, coefficients]) / 2, np.concatenate([-bias, bias]) / 2
     labels = tuple(str(label) for label in model.classes_)
     return TopicModel(labels, coefficients.T.astype(np.float32), bias.astype(np.float32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TopicBlend:
-    """Shrink differences between candidates towards those of the topic.
-
-    Parameters
-    ----------
-    model : TopicModel
-    means : ndarray of shape (K, m), float64, in (0, 1)
-        Mean quality per topic and candidate.
-    share : float in [0, 1]
-        What is kept of the estimator's own differences; 1 ignores topics.
-    anchors : ndarray of shape (m,), bool
-        Candidates whose mean is the level that differences are measured from: those observed nearly everywhere.
-    """
-
-    model: TopicModel
-    means: NDArray[np.float64]
-    share: float
-    anchors: NDArray[np.bool_]
-
-    def apply(self, features: Floats, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return blended logits, shape (n, m): the mean over anchors stays the estimator's."""
-        topical = logit_of(self.model.predict(features) @ self.means)
-        own, other = self.mixing()
-        return logits @ own + topical @ other
-
-    def mixing(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the two (m, m) matrices that blend the estimator's logits and the topic's."""
-        average = np.repeat(self.anchors[:, None] / self.anchors.sum(), len(self.anchors), axis=1)
-        identity = np.eye(len(self.anchors))
-        own = self.share * identity + (1 - self.share) * average
-        return own, (1 - self.share) * (identity - average)
 
 
 def topic_means(

@@ -82,7 +82,7 @@ class Bench:
         """Hold what all but CARROT and Turnout predict of cost: tokens by the product's network on the features."""
         X = _standardised(self._features, self.train)
         tokens = fit_tokens(X[self.train], self.table.output_tokens[self.train], self.settings.heads, self.problem.seed)
-        held = self.parts == "calibration"
+        held = (self.parts == "validation") | (self.parts == "calibration")
         tokens = calibrate_tokens(tokens, X[held], self.table.output_tokens[held])
         lengths = np.array([len(p) for p in self.table.prompts], np.float64)
         known = np.isfinite(self.table.input_tokens) & self.train[:, None]
@@ -138,7 +138,7 @@ class Bench:
             np.where(np.isfinite(cost), cost, np.nanmean(cost, 0)),
             self.problem.seed,
         )
-        held = self.parts[other] == "calibration"
+        held = (self.parts[other] == "validation") | (self.parts[other] == "calibration")
         best: tuple[float, str, Rows] | None = None
         for name, logits, *costs in PEERS[router.removesuffix(LEXICAL)](task):
             calibration = calibrate(logits[held], self.quality[other][held], self.problem.seed)

@@ -27,8 +27,6 @@ COLUMNS = (
 )
 SHIFT = (("quality_minus_best_single", "quality − best single", 1), ("gap_closed_quality_preset", "G", 1), COLUMNS[0])
 REFERENCES = ("random", "cheapest", "best single", "hull of singles", "oracle")
-#: A single point has no area of its own: the measure would extend it to the left.
-NO_CURVE = ("random", "cheapest", "best single")
 TARGETS = (("naiq", 0.17), ("auc_macro", 0.742), ("brier_skill_macro", 0.175), ("gap_closed", 0.08),
            ("save_95", 0.93), ("save_99", 0.76), ("save_100", 0.62))  # fmt: skip
 
@@ -45,7 +43,7 @@ def write(cells: list[dict], results: Path, report: Path) -> None:
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, run at commit {commits}. Made by `make benchmark-routing`.",
         "Mean over split seeds (least to most). Peers are re-implementations, tuned on validation rows by regret, "
-        "calibrated on calibration rows as the product is, on frozen embeddings ("
+        "calibrated on validation and calibration rows as the product is, on frozen embeddings ("
         + cells[0]["features"]
         + "); one cost "
         "predictor serves all but CARROT and Turnout, which have their own. Operating points are chosen on validation "
@@ -88,10 +86,8 @@ def write(cells: list[dict], results: Path, report: Path) -> None:
 
 
 def _void(router: str, key: str) -> bool:
-    """Tell where a figure would mean nothing: bounds predict nothing, and a single point spans no area."""
-    return router in REFERENCES and (
-        key not in ("naiq", *(k for k, _, _ in SHIFT), "gap_closed", "regret") or (router in NO_CURVE and key == "naiq")
-    )
+    """Tell where a figure would mean nothing: bounds predict nothing."""
+    return router in REFERENCES and key not in ("naiq", *(k for k, _, _ in SHIFT), "gap_closed", "regret")
 
 
 def _digits(value: float | None) -> float | None:

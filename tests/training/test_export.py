@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from router.predictors import Predictor
+from training.blend import TopicBlend
 from training.calibrate import calibrate
 from training.errors import ExportMismatch
 from training.estimators import KINDS, Average
@@ -14,7 +15,7 @@ from training.fitted_encoder import FittedEncoder
 from training.fitting import QualityModel
 from training.settings import ForestSettings, HeadSettings, Settings
 from training.tokens import calibrate_tokens, fit_tokens
-from training.topics import TopicBlend, TopicModel
+from training.topics import TopicModel
 
 SETTINGS = HeadSettings(hidden=16, n_nets=2, epochs=3, min_steps=1, batch=64)
 DIM, COLUMNS = 6, np.array([0, 1, 3, 5])

@@ -75,6 +75,12 @@ def test_naiq_is_zero_for_singles_one_for_the_oracle_and_linear_between():
     assert metrics.naiq(router, singles, oracle)[0] == pytest.approx(0.25)
 
 
+def test_naiq_gives_no_quality_below_the_routers_cheapest_point_but_that_of_the_cheapest_candidate():
+    singles = np.array([[1.0, 3.0]]), np.array([[0.4, 0.8]])
+    oracle = np.array([[1.0]]), np.array([[1.0]])
+    assert metrics.naiq((np.array([[3.0]]), np.array([[0.8]])), singles, oracle)[0] == pytest.approx(0.0)
+
+
 def test_gain_over_hull_is_measured_at_the_routers_own_cost():
     singles = np.array([[1.0, 3.0]]), np.array([[0.4, 0.8]])
     assert metrics.gain_over_hull(np.array([2.0]), np.array([0.65]), singles)[0] == pytest.approx(0.05)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.topics import TopicBlend, TopicModel, fit_topics, topic_means, topics_of
+from training.topics import fit_topics, topic_means, topics_of
 
 
 def test_small_tasks_join_their_parents_then_the_rest():
@@ -21,19 +21,6 @@ def test_topic_means_lean_on_the_prior_where_little_was_observed():
     quality = np.column_stack([np.ones(20), np.full(20, np.nan)])
     means = topic_means(["a"] * 20, ["a", "b"], quality, np.full((20, 2), 0.5))
     assert means[0].tolist() == [0.75, 0.5]
-
-
-def test_a_blend_keeps_the_level_and_mixes_the_differences():
-    # The topic says .5 and .5: no difference. Share .25 keeps a quarter of the estimator's, around its mean of 1.
-    model = TopicModel(("a", "b"), np.zeros((1, 2), np.float32), np.zeros(2, np.float32))
-    blend = TopicBlend(model, np.full((2, 2), 0.5), 0.25, np.array([True, True]))
-    assert blend.apply(np.zeros((1, 1), np.float32), np.array([[3.0, -1.0]])).tolist() == [[1.5, 0.5]]
-
-
-def test_only_anchors_set_the_level():
-    model = TopicModel(("a", "b"), np.zeros((1, 2), np.float32), np.zeros(2, np.float32))
-    blend = TopicBlend(model, np.full((2, 3), 0.5), 0.0, np.array([True, True, False]))
-    assert blend.apply(np.zeros((1, 1), np.float32), np.array([[3.0, -1.0, 9.0]])) == pytest.approx(np.ones((1, 3)))
 
 
 @pytest.mark.parametrize("n_topics", [2, 3])
