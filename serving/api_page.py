@@ -52,6 +52,7 @@ _ANSWER_HEADERS = {
     "x-turnout-expected-cost-usd": "Absent when unknown.",
     "x-turnout-cost-usd": "What it cost, on whole answers; absent when unknown.",
     "x-turnout-like": "The bundle candidate whose predictions were borrowed; absent when none were.",
+    "x-turnout-lost": "Fields of the request that the provider is known to refuse and was not sent; absent when none.",
     "x-turnout-emulated": "`true` when the built-in emulator answered.",
 }
 _CHAT = {

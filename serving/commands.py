@@ -1,4 +1,4 @@
-"""The commands of the gateway: ``turnout serve``, ``emulate``, ``key`` and ``settings``.
+"""The commands of the gateway: ``turnout serve``, ``emulate``, ``key``, ``providers`` and ``settings``.
 
 Heavy imports stand inside the functions, so that ``turnout --help`` stays quick.
 """
@@ -118,6 +118,28 @@ def settings(markdown: bool) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         click.echo("  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])))
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="As the table that stands in the documentation.")
+def providers(markdown: bool) -> None:
+    """Print the providers that need no base_url: name, APIs served, variable of the key, root."""
+    from serving.providers.directory import PROVIDERS
+
+    billed = {True: "stops", False: "goes on", None: "unknown"}
+    rows = [
+        (row.name, row.title, " ".join(row.dialects), row.key_env or "(none)", billed[row.stops_billing], row.chat)
+        for row in PROVIDERS.values()
+    ]
+    heads = ("name", "provider", "APIs", "key", "bill of a cancelled stream", "root")
+    if markdown:
+        click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for name, title, served, key, bill, root in rows:
+            click.echo(f"| `{name}` | {title} | {served} | `{key}` | {bill} | `{root}` |")
+        return
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    for row in (heads, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def server_of(application: Application, settings: Settings, ready: Callable[[int], None]) -> uvicorn.Server:

@@ -36,6 +36,8 @@ class Exchange:
         As the provider counted it.
     cost_usd : float or None
         What the usage cost, once settled; None when price or usage is unknown.
+    lost : tuple of str
+        Fields of the request that the provider could not be sent.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Exchange:
         "deployment",
         "id",
         "is_stream",
+        "lost",
         "principal",
         "requested_model",
         "usage",
@@ -66,6 +69,7 @@ class Exchange:
         self.call: Call | None = None
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
+        self.lost: tuple[str, ...] = ()
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -82,6 +86,8 @@ class Exchange:
         headers = [(b"x-request-id", request_id), (b"request-id", request_id)]
         if self.deployment is not None:
             headers += self.deployment.marks
+            if self.lost:
+                headers.append((b"x-turnout-lost", ", ".join(self.lost).encode("latin-1")))
         if self.decision is not None:
             headers += (
                 (b"x-turnout-decision-id", request_id),
@@ -116,7 +122,7 @@ class Exchange:
         records.add(record)
         logs.event(
             "request",
-            partial(_logged, record, self.deployment.is_emulated if self.deployment else None),
+            partial(_logged, record, self.deployment.is_emulated if self.deployment else None, ", ".join(self.lost)),
             level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
         )
 
@@ -157,7 +163,7 @@ class Exchange:
         )
 
 
-def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.Value]:
+def _logged(record: RequestRecord, is_emulated: bool | None, lost: str) -> dict[str, logs.Value]:
     """Return what the log says of a record."""
     return {
         "id": record.id,
@@ -169,6 +175,7 @@ def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.V
         "deployment": record.deployment,
         "is_emulated": is_emulated,
         "is_stream": record.is_stream,
+        "lost": lost,
         "binding": record.binding,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,

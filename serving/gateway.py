@@ -145,7 +145,8 @@ class Gateway:
         """Try one deployment: a whole answer, or the first event of a stream, or an UpstreamError."""
         exchange.deployment = deployment
         exchange.call = self.pool.begin(deployment.name)
-        response = await self.upstream.send(_to_send(state, deployment, request, headers))
+        body, exchange.lost = to_upstream(request, deployment.model, deployment.parameters, deployment.quirks)
+        response = await self.upstream.send(_to_send(state, deployment, body, headers))
         try:
             if response.status >= 400:
                 raise error_of(
@@ -271,7 +272,7 @@ async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
         return
 
 
-def _to_send(state: State, deployment: Deployment, request: ChatRequest, headers: Iterable[Header]) -> UpstreamRequest:
+def _to_send(state: State, deployment: Deployment, body: bytes, headers: Iterable[Header]) -> UpstreamRequest:
     server = state.settings.server
     sent = dict(deployment.headers)
     for name, value in headers:
@@ -280,7 +281,7 @@ def _to_send(state: State, deployment: Deployment, request: ChatRequest, headers
     return UpstreamRequest(
         url=deployment.url,
         headers=sent,
-        body=to_upstream(request, deployment.model, deployment.parameters),
+        body=body,
         connect_timeout_s=server.connect_timeout_s,
         first_byte_timeout_s=server.first_byte_timeout_s,
         idle_timeout_s=server.idle_timeout_s,

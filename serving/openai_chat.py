@@ -1,8 +1,9 @@
 """The wire of OpenAI Chat Completions: ``POST /v1/chat/completions``.
 
 What comes in is parsed only as far as routing needs; what goes on is the same body with ``model`` and the candidate's
-own parameters in place, unknown fields and their order kept. Answers pass untouched. The one exception: usage is
-always asked of the provider, and the chunk that carries it is taken out again where the client did not ask.
+own parameters in place, unknown fields and their order kept, less what the provider is known to refuse. Answers pass
+untouched. The one exception: usage is always asked of the provider, and the chunk that carries it is taken out again
+where the client did not ask.
 
 Pure: no I/O, no clock. Entry points: :func:`parse`, :func:`to_upstream`, :func:`usage_of`, :class:`ChatStream`.
 """
@@ -21,6 +22,7 @@ from router.text import read
 from serving import dials, fields
 from serving.dials import Dials
 from serving.errors import GatewayError, InvalidRequest
+from serving.providers.directory import NO_QUIRKS, Quirks
 from serving.sse import data_of
 
 # Escaped quotes inside JSON strings cannot match these, so a hit is a real key; it is parsed to be sure.
@@ -99,7 +101,9 @@ def parse(body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]] = (
     )
 
 
-def to_upstream(request: ChatRequest, model: str, parameters: Mapping[str, object]) -> bytes:
+def to_upstream(
+    request: ChatRequest, model: str, parameters: Mapping[str, object], quirks: Quirks = NO_QUIRKS
+) -> tuple[bytes, tuple[str, ...]]:
     """Write the body for a provider.
 
     Parameters
@@ -108,20 +112,24 @@ def to_upstream(request: ChatRequest, model: str, parameters: Mapping[str, objec
     model : str
         The provider's name for the candidate.
     parameters : Mapping
-        Fields of the candidate; they stand in the place of the client's.
+        Fields of the candidate; they stand in the place of the client's, and are sent whatever the quirks.
+    quirks : Quirks
+        What the provider cannot take.
 
     Returns
     -------
-    bytes
+    tuple of (bytes, tuple of str)
+        The body, and the client's fields that were left out of it.
     """
     body = dict(request.body)
     body["model"] = model
     body.pop(dials.FIELD, None)
+    lost = quirks.apply(body)
     body.update(parameters)
-    if request.is_stream and not request.wants_usage:
+    if request.is_stream and not request.wants_usage and "stream_options" not in quirks.withheld:
         options = body.get("stream_options")
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return _json(body)
+    return _json(body), lost
 
 
 def usage_of(answer: Mapping[str, object]) -> Usage:

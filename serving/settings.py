@@ -12,6 +12,7 @@ Entry points: :func:`load`, :func:`credentials`, :func:`reference`.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import tomllib
@@ -24,6 +25,7 @@ from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
 from serving.errors import KeysRequired, SettingsError
+from serving.providers.directory import PROVIDERS, Provider
 from serving.tables import about
 
 DEMO = Path(__file__).with_name("demo.toml")
@@ -112,18 +114,41 @@ class ProviderSettings:
     """``[[providers]]``: somebody who answers for candidates."""
 
     name: str = field(metadata=about(tables.name, "How deployments refer to it."))
+    kind: str | None = field(
+        default=None,
+        metadata=about(tables.name, "Which one of `turnout providers` it is; absent: the one of this name, if any."),
+    )
     base_url: str = field(
         default="",
-        metadata=about(tables.url, "Its OpenAI-compatible root, up to and with /v1; not for emulated ones."),
+        metadata=about(tables.url, "Its OpenAI-compatible root, up to and with /v1; a known provider has its own."),
     )
-    api_key_env: str = field(
-        default="",
-        metadata=about(tables.variable, "Environment variable that holds its API key; empty sends none."),
+    api_key_env: str | None = field(
+        default=None,
+        metadata=about(
+            tables.variable,
+            "Environment variable that holds its API key; absent: the known provider's usual one, else none.",
+        ),
     )
     emulated: bool = field(
         default=False,
         metadata=about(tables.flag, "Answer from the built-in emulator: made-up text, labelled as such."),
     )
+
+    def known(self) -> Provider | None:
+        """Return its row of the directory; one at another URL is what ``kind`` says and nothing by its name."""
+        if self.emulated:
+            return None
+        return PROVIDERS.get(self.kind or ("" if self.base_url else self.name))
+
+    def url(self) -> str:
+        """Return its root; empty for an emulated one."""
+        known = self.known()
+        return self.base_url or (known.chat if known else "")
+
+    def key_variable(self) -> str:
+        """Return the variable of its key; empty where it takes none."""
+        known = self.known()
+        return (known.key_env if known else "") if self.api_key_env is None else self.api_key_env
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,14 +324,15 @@ def credentials(settings: Settings) -> Mapping[str, str]:
     found: dict[str, str] = {}
     problems: list[str] = []
     for i, provider in enumerate(settings.providers):
-        if not provider.api_key_env:
+        variable = provider.key_variable()
+        if not variable:
             continue
-        key = os.environ.get(provider.api_key_env, "").strip()
+        key = os.environ.get(variable, "").strip()
         if key:
             found[provider.name] = key
         else:
             problems.append(
-                f"providers.{i}.api_key_env: the environment variable {provider.api_key_env} is not set "
+                f"providers.{i}.api_key_env: the environment variable {variable} is not set "
                 f"(the API key of provider {provider.name!r})"
             )
     if problems:
@@ -337,10 +363,25 @@ def _contradictions(settings: Settings) -> list[str]:
     problems: list[str] = []
     providers = {provider.name for provider in settings.providers}
     for i, provider in enumerate(settings.providers):
-        if provider.emulated and (provider.base_url or provider.api_key_env):
-            problems.append(f"providers.{i}: an emulated provider takes neither base_url nor api_key_env")
-        elif not provider.emulated and not provider.base_url:
-            problems.append(f"providers.{i}.base_url: missing; only an emulated provider needs none")
+        known = provider.known()
+        if provider.emulated and (provider.base_url or provider.api_key_env or provider.kind):
+            problems.append(f"providers.{i}: an emulated provider takes neither base_url nor api_key_env nor kind")
+        elif provider.kind is not None and known is None and not provider.emulated:
+            near = difflib.get_close_matches(provider.kind, PROVIDERS, 1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            problems.append(
+                f"providers.{i}.kind = {provider.kind!r}: expected a name that `turnout providers` lists{hint}"
+            )
+        elif not provider.emulated and not provider.url():
+            problems.append(
+                f"providers.{i}.base_url: missing; only an emulated provider and those that `turnout providers` "
+                "lists need none"
+            )
+        elif known and not provider.base_url and known.placeholders:
+            problems.append(
+                f"providers.{i}.base_url: missing; {known.title} needs yours, of the form {known.chat} "
+                f'(beside kind = "{known.name}")'
+            )
     for i, candidate in enumerate(settings.candidates):
         at = f"candidates.{i}"
         if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):

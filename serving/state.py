@@ -19,6 +19,7 @@ from router.bundle import MANIFEST, load
 from router.errors import BundleMissing, RouterError
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
+from serving.providers.directory import NO_QUIRKS, Quirks
 from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
 
 CHAT_PATH = "/chat/completions"
@@ -40,6 +41,7 @@ class Deployment:
     url: str
     is_emulated: bool
     parameters: Mapping[str, object]
+    quirks: Quirks
     headers: Mapping[str, str] = field(repr=False)
     marks: tuple[tuple[bytes, bytes], ...] = ()
 
@@ -189,7 +191,7 @@ def _candidate_of(row: CandidateSettings, providers: Mapping[str, ProviderSettin
         from serving.providers.catalogue import lookup
 
         for way in row.deployments:
-            entry = lookup(way.provider, way.model, base_url=providers[way.provider].base_url or None)
+            entry = lookup(way.provider, way.model, base_url=providers[way.provider].url() or None)
             if entry is not None:
                 price = price or entry.price
                 window = capabilities.context_window_tokens or entry.context_window_tokens
@@ -205,14 +207,16 @@ def _deployment_of(
     secrets: Mapping[str, str],
     emulator_url: str | None,
 ) -> Deployment:
-    base_url = provider.base_url
+    known = provider.known()
+    base_url = provider.url()
     if provider.emulated:
         if emulator_url is None:
             raise SettingsError(f"provider {provider.name!r} is emulated, but the emulator does not run")
         base_url = emulator_url
     headers = {"content-type": "application/json"}
     if provider.name in secrets:
-        headers["authorization"] = f"Bearer {secrets[provider.name]}"
+        key = secrets[provider.name]
+        headers |= known.credential(key) if known else {"authorization": f"Bearer {key}"}
     marks = [(b"x-turnout-candidate", row.name.encode("latin-1"))]
     if provider.emulated:
         marks.append((b"x-turnout-emulated", b"true"))
@@ -224,6 +228,7 @@ def _deployment_of(
         url=base_url + CHAT_PATH,
         is_emulated=provider.emulated,
         parameters=row.parameters,
+        quirks=known.quirks if known else NO_QUIRKS,
         headers=headers,
         marks=tuple(marks),
     )

@@ -114,7 +114,8 @@ def test_only_model_and_parameters_change_and_order_is_kept() -> None:
         "reasoning_effort": "high",
         "temperature": 0.7,
     }
-    sent = to_upstream(parse(body), "big-2026", {"reasoning_effort": "low", "seed": 1})
+    sent, lost = to_upstream(parse(body), "big-2026", {"reasoning_effort": "low", "seed": 1})
+    assert lost == ()
     expected = (
         b'{"x_unknown":{"deep":[1,2.5,null]},"model":"big-2026","messages":[{"role":"user","content":"Say hello."}],'
         b'"reasoning_effort":"low","temperature":0.7,"seed":1}'
@@ -134,11 +135,11 @@ def test_only_model_and_parameters_change_and_order_is_kept() -> None:
 )
 def test_usage_is_always_asked_for_in_a_stream(options: object, expected: object) -> None:
     body = {**GOOD, "stream": True} | ({} if options is None else {"stream_options": options})
-    assert orjson.loads(to_upstream(parse(body), "m", {}))["stream_options"] == expected
+    assert orjson.loads(to_upstream(parse(body), "m", {})[0])["stream_options"] == expected
 
 
 def test_a_plain_request_is_not_given_stream_options() -> None:
-    assert b"stream_options" not in to_upstream(parse(GOOD), "m", {})
+    assert b"stream_options" not in to_upstream(parse(GOOD), "m", {})[0]
 
 
 def test_usage_is_read_with_its_parts() -> None:

@@ -151,12 +151,12 @@ WRONG = [
     (
         'base_url = "http://127.0.0.1:1234/v1/"',
         "",
-        "providers.0.base_url: missing; only an emulated provider needs none",
+        "providers.0.base_url: missing; only an emulated provider and those that `turnout providers` lists need none",
     ),
     (
         'base_url = "http://127.0.0.1:1234/v1/"',
         'base_url = "http://x/v1"\nemulated = true',
-        "providers.0: an emulated provider takes neither base_url nor api_key_env",
+        "providers.0: an emulated provider takes neither base_url nor api_key_env nor kind",
     ),
     (
         'models = ["gpt-*", "big"]',
