@@ -82,7 +82,7 @@ class HeadSettings:
     """
 
     kinds: tuple[str, ...] = ("mlp", "forest")
-    choose: bool = False
+    choose: bool = True
     hidden: int = 192
     n_nets: int = 4
     epochs: int = 30
