@@ -12,7 +12,6 @@ Entry points: :func:`load`, :func:`credentials`, :func:`reference`.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import tomllib
@@ -25,7 +24,7 @@ from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
 from serving.errors import KeysRequired, SettingsError
-from serving.providers.directory import PROVIDERS, Provider
+from serving.provider_settings import ProviderSettings
 from serving.tables import about
 
 DEMO = Path(__file__).with_name("demo.toml")
@@ -107,48 +106,6 @@ class RoutingSettings:
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderSettings:
-    """``[[providers]]``: somebody who answers for candidates."""
-
-    name: str = field(metadata=about(tables.name, "How deployments refer to it."))
-    kind: str | None = field(
-        default=None,
-        metadata=about(tables.name, "Which one of `turnout providers` it is; absent: the one of this name, if any."),
-    )
-    base_url: str = field(
-        default="",
-        metadata=about(tables.url, "Its OpenAI-compatible root, up to and with /v1; a known provider has its own."),
-    )
-    api_key_env: str | None = field(
-        default=None,
-        metadata=about(
-            tables.variable,
-            "Environment variable that holds its API key; absent: the known provider's usual one, else none.",
-        ),
-    )
-    emulated: bool = field(
-        default=False,
-        metadata=about(tables.flag, "Answer from the built-in emulator: made-up text, labelled as such."),
-    )
-
-    def known(self) -> Provider | None:
-        """Return its row of the directory; one at another URL is what ``kind`` says and nothing by its name."""
-        if self.emulated:
-            return None
-        return PROVIDERS.get(self.kind or ("" if self.base_url else self.name))
-
-    def url(self) -> str:
-        """Return its root; empty for an emulated one."""
-        known = self.known()
-        return self.base_url or (known.chat if known else "")
-
-    def key_variable(self) -> str:
-        """Return the variable of its key; empty where it takes none."""
-        known = self.known()
-        return (known.key_env if known else "") if self.api_key_env is None else self.api_key_env
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,25 +320,7 @@ def _contradictions(settings: Settings) -> list[str]:
     problems: list[str] = []
     providers = {provider.name for provider in settings.providers}
     for i, provider in enumerate(settings.providers):
-        known = provider.known()
-        if provider.emulated and (provider.base_url or provider.api_key_env or provider.kind):
-            problems.append(f"providers.{i}: an emulated provider takes neither base_url nor api_key_env nor kind")
-        elif provider.kind is not None and known is None and not provider.emulated:
-            near = difflib.get_close_matches(provider.kind, PROVIDERS, 1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
-            problems.append(
-                f"providers.{i}.kind = {provider.kind!r}: expected a name that `turnout providers` lists{hint}"
-            )
-        elif not provider.emulated and not provider.url():
-            problems.append(
-                f"providers.{i}.base_url: missing; only an emulated provider and those that `turnout providers` "
-                "lists need none"
-            )
-        elif known and not provider.base_url and known.placeholders:
-            problems.append(
-                f"providers.{i}.base_url: missing; {known.title} needs yours, of the form {known.chat} "
-                f'(beside kind = "{known.name}")'
-            )
+        problems.extend(f"providers.{i}{problem}" for problem in provider.contradictions())
     for i, candidate in enumerate(settings.candidates):
         at = f"candidates.{i}"
         if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):

@@ -19,8 +19,9 @@ from router.bundle import MANIFEST, load
 from router.errors import BundleMissing, RouterError
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
+from serving.provider_settings import ProviderSettings
 from serving.providers.directory import NO_QUIRKS, Quirks
-from serving.settings import CandidateSettings, ProviderSettings, Settings, credentials, is_loopback, refused
+from serving.settings import CandidateSettings, Settings, credentials, is_loopback, refused
 
 CHAT_PATH = "/chat/completions"
 #: Name, modification time, size and inode of each file.

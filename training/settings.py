@@ -75,7 +75,7 @@ class HeadSettings:
     kinds : tuple of str
         Fitted; of several the mean logit is used, or what ``choose`` says.
     choose : bool
-        Compare the kinds and their mean on validation rows and use the best.
+        Compare the kinds and their mean on validation rows and use the best, rather than always the mean.
     hidden, n_nets, epochs, min_steps, batch : int
         Of the networks: units, how many are averaged, passes over the data, least optimiser steps, rows per step.
     dropout, feature_dropout, learning_rate, weight_decay : float

@@ -79,7 +79,7 @@ def test_a_bundle_of_the_stacked_tier_is_trained_and_loads(random_model, sample,
     settings = Settings(
         encoder="stacked",
         topics=TopicSettings(min_prompts=20),
-        heads=HeadSettings(kinds=("logistic", "heads")),
+        heads=HeadSettings(kinds=("logistic", "heads"), choose=False),
         finetune=replace(SETTINGS, model=str(random_model[1]), epochs=1, int8=True),
         evaluation=replace(Settings().evaluation, n_resamples=50),
     )
