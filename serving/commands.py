@@ -1,4 +1,4 @@
-"""The commands of the gateway: ``turnout serve``, ``emulate``, ``key``, ``providers`` and ``settings``.
+"""The commands of the gateway: ``serve``, ``emulate``, ``key``, ``settings``, ``providers``, ``models``, ``add``.
 
 Heavy imports stand inside the functions, so that ``turnout --help`` stays quick.
 """
@@ -140,6 +140,64 @@ def providers(markdown: bool) -> None:
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     for row in (heads, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@click.command()
+@click.option("--search", default="", help="Part of a model's name, whatever its case.")
+@click.option("--provider", help="Of this one of `turnout providers` alone.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def models(search: str, provider: str | None, as_json: bool) -> None:
+    """Print the LLMs that the price catalogue knows: provider, model, USD per million tokens, context in tokens."""
+    import orjson
+
+    from serving.providers.catalogue import entries
+    from serving.providers.directory import PROVIDERS
+
+    ours = {row.catalogue or row.name: row.name for row in PROVIDERS.values()}
+    if provider is not None and provider not in ours.values():
+        raise click.ClickException(f"--provider {provider!r}: expected a name that `turnout providers` lists")
+    rows = [
+        (ours.get(entry.provider, entry.provider), entry)
+        for entry in entries()
+        if search.lower() in entry.model.lower() and provider in (None, ours.get(entry.provider))
+    ]
+    if not rows:
+        raise click.ClickException(f"the catalogue knows no model of which the name holds {search!r}")
+    if not as_json:
+        click.echo(f"{'provider':24}{'model':56}{'input':>9}{'cached':>9}{'output':>9}{'context':>11}")
+    for who, entry in rows:
+        price = entry.price
+        assert price is not None, "entries() has priced ones only"
+        cells = (price.input_usd_per_mtok, price.cache_read_usd_per_mtok, price.output_usd_per_mtok)
+        if as_json:
+            names = ("input_usd_per_mtok", "cache_read_usd_per_mtok", "output_usd_per_mtok")
+            said = {"provider": who, "model": entry.model, **dict(zip(names, cells, strict=True))}
+            click.echo(orjson.dumps({**said, "context_window_tokens": entry.context_window_tokens}))
+            continue
+        told = "".join(f"{'–' if cell is None else format(cell, 'g'):>9}" for cell in cells)
+        click.echo(f"{who:24}{entry.model:56}{told}{entry.context_window_tokens or '–':>11}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--provider", help="Whose, where several serve it.")
+@click.option("--name", help="What clients call it. Default: the model's own name.")
+@click.option("--like", help="Candidate of the bundle whose predictions it borrows; without one auto never takes it.")
+@click.option("--base-url", default="", help="Where the provider needs yours (Azure, Vertex, …).")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=Path("turnout.toml"))
+def add(model: str, provider: str | None, name: str | None, like: str | None, base_url: str, config: Path) -> None:
+    """Append an LLM of the catalogue to a config file, once the whole of it has been read back without a problem."""
+    from serving.addition import add as append
+    from serving.addition import find
+    from serving.errors import GatewayError
+
+    try:
+        row, entry = find(model, provider)
+        text = append(config, row, entry, name or model, like, base_url)
+    except GatewayError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    click.echo(f"appended to {config}" + (f"; it needs the variable {row.key_env}" if row.key_env else ""))
 
 
 def server_of(application: Application, settings: Settings, ready: Callable[[int], None]) -> uvicorn.Server:

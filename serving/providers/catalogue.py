@@ -2,7 +2,7 @@
 
 It carries its data with it: no network, and its self-update is never started. A model it does not know, or knows
 without both prices, has no price (None), never a zero. Of tiered prices the base tier is taken, of conditional
-ones what holds today, and no variant (batch, priority). Entry point: :func:`lookup`.
+ones what holds today, and no variant (batch, priority). Entry points: :func:`lookup`, :func:`entries`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,19 @@ def lookup(provider: str | None, model: str, *, base_url: str | None = None) -> 
     except LookupError:
         return None
     return CatalogueEntry(found.id, info.id, _price_of(info), info.context_window)
+
+
+def entries() -> list[CatalogueEntry]:
+    """Return every LLM that the catalogue knows both prices of, by provider and model."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    found = [
+        CatalogueEntry(provider.id, info.id, price, info.context_window)
+        for provider in get_snapshot().providers
+        for info in provider.models
+        if (price := _price_of(info)) is not None
+    ]
+    return sorted(found, key=lambda entry: (entry.provider, entry.model))
 
 
 def _price_of(info: ModelInfo) -> Price | None:

@@ -97,6 +97,8 @@ class Provider:
         Whether closing the connection of a stream ends generation and its bill; None is unknown.
     note : str
         What an operator should know.
+    catalogue : str
+        Its name in the price catalogue; empty where that is ``name``, or where the catalogue does not know it.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Provider:
     quirks: Quirks = field(default=NO_QUIRKS)
     stops_billing: bool | None = None
     note: str = ""
+    catalogue: str = ""
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -144,7 +147,7 @@ _ROWS = (
     ),
     Provider(
         "gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY",
-        gemini="https://generativelanguage.googleapis.com/v1beta", stops_billing=False,
+        gemini="https://generativelanguage.googleapis.com/v1beta", stops_billing=False, catalogue="google",
     ),
     Provider(
         "vertex", "Google Vertex AI",
@@ -155,11 +158,11 @@ _ROWS = (
     Provider(
         "bedrock", "Amazon Bedrock", "https://bedrock-runtime.{region}.amazonaws.com/openai/v1",
         "AWS_BEARER_TOKEN_BEDROCK", responses=True, messages="https://bedrock-mantle.{region}.api.aws/anthropic",
-        stops_billing=False, note="With a Bedrock API key; requests are not signed.",
+        stops_billing=False, note="With a Bedrock API key; requests are not signed.", catalogue="aws",
     ),
     Provider(
         "xai", "xAI", "https://api.x.ai/v1", "XAI_API_KEY", responses=True, stops_billing=True,
-        note="Its count of output tokens leaves reasoning out.",
+        note="Its count of output tokens leaves reasoning out.", catalogue="x-ai",
     ),
     Provider(
         "deepseek", "DeepSeek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", responses=True,
@@ -167,7 +170,7 @@ _ROWS = (
     ),
     Provider(
         "moonshot", "Moonshot AI (Kimi)", "https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", responses=True,
-        messages="https://api.moonshot.ai/anthropic", note="In China: api.moonshot.cn.",
+        messages="https://api.moonshot.ai/anthropic", note="In China: api.moonshot.cn.", catalogue="moonshotai",
     ),
     Provider(
         "zai", "Z.ai (GLM)", "https://api.z.ai/api/paas/v4", "ZAI_API_KEY", messages="https://api.z.ai/api/anthropic",
