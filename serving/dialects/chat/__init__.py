@@ -1,0 +1,1 @@
+"""OpenAI Chat Completions. Nothing is imported here; its row is in :mod:`serving.dialects.chat.dialect`."""
