@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from router.domain import Candidate, Price
+from router.domain import Candidate, Price, PriceTier
 from router.errors import BundleCorrupt
 
 #: Prices this near each other are the same price.
@@ -101,7 +101,7 @@ class Certificate:
     def from_json(cls, document: Mapping[str, Any]) -> Certificate:
         """Read one; raises BundleCorrupt."""
         try:
-            prices = tuple(None if p is None else Price(**p) for p in document["prices"])
+            prices = tuple(None if p is None else _price(p) for p in document["prices"])
             fields = {name: document[name] for name in cls.__slots__}
         except (KeyError, TypeError) as exc:
             raise BundleCorrupt(f"manifest.json certificate: not one this program reads: {exc!r}") from exc
@@ -124,6 +124,12 @@ def certificates_of(document: Mapping[str, object] | None) -> dict[str, Certific
         raise BundleCorrupt(f"manifest.json certificate: certificates must be a list, got {listed!r}")
     found = [Certificate.from_json(cast(Mapping[str, Any], entry)) for entry in listed]
     return {certificate.preset: certificate for certificate in found}
+
+
+def _price(document: Mapping[str, Any]) -> Price:
+    fields = {**document}
+    tiers = [PriceTier(tier["above_input_tokens"], _price(tier["price"])) for tier in fields.pop("tiers", ())]
+    return Price(**fields, tiers=tuple(tiers))
 
 
 def _same(a: Price | None, b: Price | None) -> bool:

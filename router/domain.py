@@ -23,14 +23,26 @@ class Price:
     ----------
     input_usd_per_mtok, output_usd_per_mtok : float
         At least 0. A price that is not known is no ``Price`` at all, never 0.
-    cache_read_usd_per_mtok, cache_write_usd_per_mtok : float or None
-        None where the provider publishes none.
+    cache_read_usd_per_mtok, cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok : float or None
+        None where the provider publishes none; the last is of what shall be kept for an hour.
+    tiers : tuple of PriceTier
+        What long requests cost instead, from the lowest threshold to the highest.
     """
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
     cache_read_usd_per_mtok: float | None = None
     cache_write_usd_per_mtok: float | None = None
+    cache_write_1h_usd_per_mtok: float | None = None
+    tiers: tuple[PriceTier, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTier:
+    """What requests with more than so many input tokens cost, every token of them; ``price`` has no tiers itself."""
+
+    above_input_tokens: int
+    price: Price
 
 
 @dataclass(frozen=True, slots=True)

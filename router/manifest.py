@@ -231,7 +231,7 @@ def _price(value: object, where: str) -> Price:
     for name, amount in amounts.items():
         if not (isfinite(amount) and amount >= 0):
             raise BundleCorrupt(f"{where} reference_price: {name} must be at least 0, got {amount!r}")
-    return Price(**amounts)
+    return Price(*amounts.values())
 
 
 def _preset(name: str, value: object) -> Policy:

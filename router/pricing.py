@@ -20,8 +20,8 @@ TOKENS_PER_PRICE_UNIT = 1_000_000
 class Usage:
     """Tokens of one call as the provider counted them; None is unknown.
 
-    ``cache_read_tokens`` and ``cache_write_tokens`` are parts of ``input_tokens``; ``reasoning_tokens`` is a
-    part of ``output_tokens``.
+    ``cache_read_tokens`` and ``cache_write_tokens`` are parts of ``input_tokens``, ``cache_write_1h_tokens`` of
+    ``cache_write_tokens``; ``reasoning_tokens`` is a part of ``output_tokens``.
     """
 
     input_tokens: int | None = None
@@ -29,12 +29,14 @@ class Usage:
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
 
 
 def charge_usd(usage: Usage, price: Price | None) -> float | None:
     """Price one finished call.
 
-    Cached tokens cost the cache price where the provider publishes one, else the full input price.
+    Cached tokens cost the cache price where the provider publishes one, else the full input price; what is written
+    for an hour costs the price of other writing where there is none of its own. The tier is that of the whole input.
 
     Parameters
     ----------
@@ -50,20 +52,23 @@ def charge_usd(usage: Usage, price: Price | None) -> float | None:
     """
     if price is None or usage.input_tokens is None or usage.output_tokens is None:
         return None
+    price = _at_volume(price, usage.input_tokens)
     full = price.input_usd_per_mtok
     read = usage.cache_read_tokens or 0
-    written = usage.cache_write_tokens or 0
-    read_price = full if price.cache_read_usd_per_mtok is None else price.cache_read_usd_per_mtok
-    write_price = full if price.cache_write_usd_per_mtok is None else price.cache_write_usd_per_mtok
+    kept_1h = usage.cache_write_1h_tokens or 0
+    written = max(usage.cache_write_tokens or 0, kept_1h)
+    read_price = _first(price.cache_read_usd_per_mtok, full)
+    write_price = _first(price.cache_write_usd_per_mtok, full)
     plain = max(usage.input_tokens - read - written, 0)
-    total = plain * full + read * read_price + written * write_price
+    total = plain * full + read * read_price + (written - kept_1h) * write_price
+    total += kept_1h * _first(price.cache_write_1h_usd_per_mtok, write_price)
     return (total + usage.output_tokens * price.output_usd_per_mtok) / TOKENS_PER_PRICE_UNIT
 
 
 def expected_cost_usd(
     prices: Sequence[Price | None], input_tokens: Floats, output_tokens: Floats
 ) -> NDArray[np.float64]:
-    """Price predicted calls.
+    """Price predicted calls, at the price of short ones: without its tiers.
 
     Parameters
     ----------
@@ -107,3 +112,12 @@ def expected_costs_usd(
         unknown if p is None else (i * p.input_usd_per_mtok + o * p.output_usd_per_mtok) / TOKENS_PER_PRICE_UNIT
         for p, i, o in zip(prices, input_tokens, output_tokens, strict=True)
     ]
+
+
+def _at_volume(price: Price, input_tokens: int) -> Price:
+    """Return what a request of so many input tokens costs."""
+    return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.above_input_tokens), price)
+
+
+def _first(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price

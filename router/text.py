@@ -104,6 +104,8 @@ def _parts(content: object) -> tuple[list[str], int, int]:
         if not isinstance(part, Mapping):
             continue
         kind = part.get("type")
+        if not isinstance(kind, str):
+            continue
         if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind in _IMAGE_PARTS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.errors import SettingsError
@@ -56,7 +57,15 @@ def find(model: str, provider: str | None) -> tuple[Provider, CatalogueEntry]:
     raise SettingsError(f"no model {model!r}{at} in the catalogue; `turnout models --search` finds names{more}")
 
 
-def add(config: Path, provider: Provider, entry: CatalogueEntry, name: str, like: str | None, base_url: str) -> str:
+def add(
+    config: Path,
+    provider: Provider,
+    entry: CatalogueEntry,
+    name: str,
+    like: str | None,
+    base_url: str,
+    apis: Sequence[str] = (),
+) -> str:
     """Append a candidate to a config file; make the file where there is none.
 
     Parameters
@@ -70,6 +79,8 @@ def add(config: Path, provider: Provider, entry: CatalogueEntry, name: str, like
         Candidate of the bundle whose predictions it borrows.
     base_url : str
         Where the provider has no root of its own; else empty.
+    apis : sequence of str
+        By which APIs it is called; empty leaves that to the directory.
 
     Returns
     -------
@@ -88,6 +99,8 @@ def add(config: Path, provider: Provider, entry: CatalogueEntry, name: str, like
         lines += ["", "[[providers]]", f"name = {json.dumps(provider.name)}"]
         if base_url:
             lines += [f"kind = {json.dumps(provider.name)}", f"base_url = {json.dumps(base_url)}"]
+        if apis:
+            lines.append(f"apis = {json.dumps(list(apis))}")
     lines += ["", "[[candidates]]", f"name = {json.dumps(name)}"]
     if like is not None:
         lines.append(f"like = {json.dumps(like)}")

@@ -41,9 +41,13 @@ _DIALS = {
         },
         "allow": {"type": "array", "items": {"type": "string"}, "description": "Globs; only these candidates."},
         "deny": {"type": "array", "items": {"type": "string"}, "description": "Globs; never these candidates."},
+        "losses": {
+            "enum": ["strict", "warn", "silent"],
+            "description": "What to do about fields that a translation cannot carry.",
+        },
     },
 }
-_DIAL_HEADERS = ("threshold", "preset", "willingness-to-pay-usd", "max-cost-usd")
+_DIAL_HEADERS = ("threshold", "preset", "willingness-to-pay-usd", "max-cost-usd", "losses")
 _ANSWER_HEADERS = {
     "x-turnout-candidate": "Who answered.",
     "x-turnout-decision-id": "Names the decision in the records.",
@@ -52,16 +56,61 @@ _ANSWER_HEADERS = {
     "x-turnout-expected-cost-usd": "Absent when unknown.",
     "x-turnout-cost-usd": "What it cost, on whole answers; absent when unknown.",
     "x-turnout-like": "The bundle candidate whose predictions were borrowed; absent when none were.",
-    "x-turnout-lost": "Fields of the request that the provider is known to refuse and was not sent; absent when none.",
+    "x-turnout-lost": "Fields of the request that did not reach the provider as sent: dropped, `;changed` or "
+    "`;emulated`; absent when none.",
+    "x-turnout-translated": "`messages>chat` where the provider was spoken to in another dialect; absent otherwise.",
     "x-turnout-emulated": "`true` when the built-in emulator answered.",
 }
-_CHAT = {
-    "post": {
+#: Path -> summary, what to know, fields that must be there, an example.
+_INFERENCE: Mapping[str, tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = {
+    "/v1/chat/completions": (
+        "Chat completion",
+        "OpenAI Chat Completions.",
+        {"messages": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+        {"model": "auto", "messages": [{"role": "user", "content": "What is 17 * 23?"}]},
+    ),
+    "/v1/responses": (
+        "Response",
+        "OpenAI Responses. `previous_response_id` needs `responses.keep_for_s`.",
+        {"input": {"description": "A string, or a list of items."}},
+        {"model": "auto", "input": "What is 17 * 23?"},
+    ),
+    "/v1/messages": (
+        "Message",
+        "Anthropic Messages, versions 2023-06-01 and 2026-10-21.",
+        {"messages": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+        {"model": "auto", "max_tokens": 1000, "messages": [{"role": "user", "content": "What is 17 * 23?"}]},
+    ),
+    "/v1/messages/count_tokens": (
+        "Count tokens",
+        "By the provider where it counts, else an estimate, marked by the header `x-turnout-estimated`.",
+        {"messages": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+        {"model": "auto", "messages": [{"role": "user", "content": "What is 17 * 23?"}]},
+    ),
+    "/v1/embeddings": (
+        "Embeddings",
+        "OpenAI's; `model` is a candidate with `embeddings = true`.",
+        {"input": {"description": "A string, a list of strings, or tokens."}},
+        {"model": "text-embedding-3-small", "input": "What is 17 * 23?"},
+    ),
+    "/v1/completions": (
+        "Completion",
+        "OpenAI's legacy completions: one prompt, answered by a chat model.",
+        {"prompt": {"type": "string"}},
+        {"model": "auto", "prompt": "What is 17 * 23?"},
+    ),
+}
+
+
+def _operation(path: str) -> dict[str, Any]:
+    """Describe one inference route."""
+    summary, note, needed, example = _INFERENCE[path]
+    return {
         "tags": ["inference"],
-        "summary": "Chat completion",
-        "description": "OpenAI Chat Completions. `model` is `auto`, `auto:PRESET` or a candidate's name; fields not "
-        "listed here go to the provider unchanged.",
-        "operationId": "chat_completions",
+        "summary": summary,
+        "description": f"{note} `model` is `auto`, `auto:PRESET` or a candidate's name; a provider of the same "
+        "API gets every field as it came.",
+        "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "security": [{"HTTPBearer": []}],
         "parameters": [
             {"name": f"x-turnout-{name}", "in": "header", "required": False, "schema": {"type": "string"}}
@@ -73,37 +122,33 @@ _CHAT = {
                 "application/json": {
                     "schema": {
                         "type": "object",
-                        "required": ["model", "messages"],
+                        "required": ["model", *needed],
                         "properties": {
                             "model": {"type": "string"},
-                            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+                            **needed,
                             "stream": {"type": "boolean", "default": False},
                             "turnout": {"$ref": "#/components/schemas/Dials"},
                         },
                         "additionalProperties": True,
                     },
-                    "example": {
-                        "model": "auto",
-                        "messages": [{"role": "user", "content": "What is 17 * 23?"}],
-                    },
+                    "example": dict(example),
                 }
             },
         },
         "responses": {
             "200": {
-                "description": "The provider's answer, untouched: a JSON object, or server-sent events.",
+                "description": "The answer in the same API: a JSON object, or server-sent events.",
                 "headers": {
                     name: {"description": text, "schema": {"type": "string"}} for name, text in _ANSWER_HEADERS.items()
                 },
                 "content": {"application/json": {}, "text/event-stream": {}},
             },
             "default": {
-                "description": "An error in the OpenAI envelope; the provider's own where it may be shown.",
+                "description": "An error in the envelope of the API; the provider's own where it may be shown.",
                 "content": {"application/json": {}},
             },
         },
     }
-}
 
 
 #: For the browser: nothing but the styles of the page itself, in nobody's frame.
@@ -172,7 +217,7 @@ def describe(api: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
             schema = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
-            schema["paths"] = {"/v1/chat/completions": _CHAT, **schema["paths"]}
+            schema["paths"] = {**{path: {"post": _operation(path)} for path in _INFERENCE}, **schema["paths"]}
             schema.setdefault("components", {}).setdefault("schemas", {})["Dials"] = _DIALS
             api.openapi_schema = schema
         return api.openapi_schema

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -24,106 +25,22 @@ from starlette.exceptions import HTTPException
 from router.errors import RouterError
 from serving import logs
 from serving.api_page import PAGE_HEADERS, describe, page
+from serving.client_api import CLIENT_APIS, MESSAGES_PATH
 from serving.control_api import control_api
-from serving.edge import App, Edge, Limits, Receive, Scope, Send, read_body, send_error
+from serving.counting import count_tokens
+from serving.dialects.messages.dialect import MESSAGES
+from serving.edge import Edge, Limits, Receive, Scope, Send
 from serving.emulator import EmulatorServer
+from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
-from serving.exchange import Exchange
-from serving.gateway import Answer, Gateway
+from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
+from serving.reasoning_states import ReasoningStates
 from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
 from serving.reload import Reloader
-from serving.settings import Settings
+from serving.settings import Settings, state_secret
 from serving.state import State, build
-
-CHAT = "/v1/chat/completions"
-#: How long after its body arrived a request is served before anybody listens for its client leaving.
-_WATCH_AFTER_S = 0.02
-
-
-class ChatEndpoint:
-    """``POST /v1/chat/completions``, between ASGI and :meth:`Gateway.chat`.
-
-    It listens for the client leaving from the moment the body has arrived, and then drops everything at once,
-    the call to the provider included.
-    """
-
-    def __init__(self, gateway: Gateway, limits: Limits) -> None:
-        self._gateway = gateway
-        self._limits = limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        exchange = Exchange()
-        try:
-            if scope["method"] != "POST":
-                raise MethodNotAllowed(f"{CHAT} takes POST, not {scope['method']}")
-            exchange.principal = self._gateway.ready().keys.authenticate(scope["headers"])
-            body = await read_body(scope, receive, self._limits)
-            await self._serve(exchange, scope, body, receive, send)
-        except GatewayError as error:
-            if exchange.principal is not None:
-                exchange.fail(self._gateway.records, error)
-            else:
-                _note_refused(error, exchange.id)
-            headers = [*exchange.headers(), *([(b"allow", b"POST")] if isinstance(error, MethodNotAllowed) else [])]
-            await send_error(send, error, headers)
-
-    async def _serve(self, exchange: Exchange, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "ASGI servers run applications in tasks"
-        has_left = False
-
-        async def watch() -> None:
-            nonlocal has_left
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            has_left = True
-            task.cancel()
-
-        watcher: asyncio.Task[None] | None = None
-
-        def begin_watch() -> None:
-            nonlocal watcher
-            watcher = asyncio.ensure_future(watch())
-
-        # A task costs as much as parsing the request; an answer quicker than this needs no watcher.
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin_watch)
-        try:
-            await _send(await self._gateway.chat(exchange, scope["headers"], body), send)
-        except asyncio.CancelledError:
-            if not has_left:
-                raise
-            task.uncancel()
-        finally:
-            timer.cancel()
-            if watcher is not None:
-                watcher.cancel()
-
-
-def _note_refused(error: GatewayError, request_id: str | None = None) -> None:
-    """Log a request of nobody we know. It leaves no record: strangers shall not fill the disk."""
-    logs.event(
-        "refused",
-        {"id": request_id, "status": error.status, "outcome": error.outcome, "code": error.code},
-        level="warning",
-    )
-
-
-async def _send(answer: Answer, send: Send) -> None:
-    start = {"type": "http.response.start", "status": 200, "headers": answer.headers}
-    if answer.stream is None:
-        await send(start)
-        await send({"type": "http.response.body", "body": answer.body})
-        return
-    try:
-        await send(start)
-        async for event in answer.stream:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-    finally:
-        await answer.stream.close()
-    await send({"type": "http.response.body", "body": b""})
 
 
 class Application:
@@ -149,7 +66,7 @@ class Application:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
-        self.gateway = Gateway(upstream, Pool({}), records)
+        self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -157,9 +74,9 @@ class Application:
             max_body_bytes=settings.server.max_body_bytes, receive_timeout_s=settings.server.receive_timeout_s
         )
         self.limits = limits
-        self._hot: dict[str, App] = {CHAT: ChatEndpoint(self.gateway, limits)}
+        self._hot = _endpoints(self.gateway, limits)
         self._api = _api(self)
-        self._edge = Edge(self._dispatch, limits, frozenset(self._hot))
+        self._edge = Edge(self._dispatch, limits, {path: hot.write_error for path, hot in self._hot.items()})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection, or the lifespan."""
@@ -264,6 +181,17 @@ def create_app(
     )
 
 
+def _endpoints(gateway: Gateway, limits: Limits) -> dict[str, Endpoint]:
+    """Return the hot path: every path that answers, and what serves it."""
+    hot = {
+        api.path: Endpoint(gateway, limits, api.path, api.dialect, partial(gateway.answer, api), api.ping)
+        for api in CLIENT_APIS.values()
+    }
+    counting = f"{MESSAGES_PATH}/count_tokens"
+    hot[counting] = Endpoint(gateway, limits, counting, MESSAGES, partial(count_tokens, gateway))
+    return hot
+
+
 def _api(application: Application) -> FastAPI:
     api = FastAPI(
         title="Turnout",
@@ -289,7 +217,7 @@ def _api(application: Application) -> FastAPI:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer any error of the control API in the OpenAI envelope."""
+    """Answer any error of the control API in the OpenAI envelope, or in Anthropic's for its clients."""
     if isinstance(error, HTTPException):
         error = _of_http(error)
     elif isinstance(error, RequestValidationError):
@@ -298,8 +226,9 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         # Edge logs it: Starlette raises it again after this answer.
         error = GatewayError("the gateway failed; its log says where")
     elif isinstance(error, Unauthenticated | NotLocal):
-        _note_refused(error)
-    body, content_type = error.to_wire()
+        note_refused(error)
+    is_messages = "anthropic-version" in request.headers
+    body, content_type = error.to_wire(MESSAGES.write_error(error, "") if is_messages else None)
     headers = {name.decode(): value.decode() for name, value in error.headers()}
     return Response(body, error.status, headers, content_type)
 

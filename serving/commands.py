@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,12 +124,22 @@ def settings(markdown: bool) -> None:
 @click.command()
 @click.option("--markdown", is_flag=True, help="As the table that stands in the documentation.")
 def providers(markdown: bool) -> None:
-    """Print the providers that need no base_url: name, APIs served, variable of the key, root."""
+    """Print the providers that need no base_url: name, APIs, variable of the key, root.
+
+    An API in brackets is served too, but with less than another of theirs: it is used where `apis` names it.
+    """
     from serving.providers.directory import PROVIDERS
 
     billed = {True: "stops", False: "goes on", None: "unknown"}
     rows = [
-        (row.name, row.title, " ".join(row.dialects), row.key_env or "(none)", billed[row.stops_billing], row.chat)
+        (
+            row.name,
+            row.title,
+            " ".join((*row.dialects, *(f"[{api}]" for api in row.roots if api in row.unfaithful))),
+            row.key_env or "(none)",
+            billed[row.stops_billing],
+            row.roots[row.dialects[0]],
+        )
         for row in PROVIDERS.values()
     ]
     heads = ("name", "provider", "APIs", "key", "bill of a cancelled stream", "root")
@@ -145,9 +156,14 @@ def providers(markdown: bool) -> None:
 @click.command()
 @click.option("--search", default="", help="Part of a model's name, whatever its case.")
 @click.option("--provider", help="Of this one of `turnout providers` alone.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the prices of long requests.")
 def models(search: str, provider: str | None, as_json: bool) -> None:
-    """Print the LLMs that the price catalogue knows: provider, model, USD per million tokens, context in tokens."""
+    """Print the LLMs that the price catalogue knows: provider, model, USD per million tokens, context in tokens.
+
+    A last column says what else it knows: that long requests cost more, what is paid for apart (sound, searches, each
+    request: no cost here counts it), that the end is near. It does not know whether an LLM takes tools, images at the
+    price of text or a JSON schema, nor how long an answer may be: [[candidates]] says so.
+    """
     import orjson
 
     from serving.providers.catalogue import entries
@@ -164,18 +180,28 @@ def models(search: str, provider: str | None, as_json: bool) -> None:
     if not rows:
         raise click.ClickException(f"the catalogue knows no model of which the name holds {search!r}")
     if not as_json:
-        click.echo(f"{'provider':24}{'model':56}{'input':>9}{'cached':>9}{'output':>9}{'context':>11}")
+        heads = "".join(f"{head:>9}" for head in ("input", "cached", "written", "output"))
+        click.echo(f"{'provider':24}{'model':56}{heads}{'context':>11}  known besides")
     for who, entry in rows:
         price = entry.price
         assert price is not None, "entries() has priced ones only"
-        cells = (price.input_usd_per_mtok, price.cache_read_usd_per_mtok, price.output_usd_per_mtok)
         if as_json:
-            names = ("input_usd_per_mtok", "cache_read_usd_per_mtok", "output_usd_per_mtok")
-            said = {"provider": who, "model": entry.model, **dict(zip(names, cells, strict=True))}
-            click.echo(orjson.dumps({**said, "context_window_tokens": entry.context_window_tokens}))
+            said = {"provider": who, "model": entry.model, **asdict(price)}
+            rest = {name: getattr(entry, name) for name in ("context_window_tokens", "paid_apart", "is_deprecated")}
+            click.echo(orjson.dumps({**said, **rest}))
             continue
+        cells = (
+            price.input_usd_per_mtok,
+            price.cache_read_usd_per_mtok,
+            price.cache_write_usd_per_mtok,
+            price.output_usd_per_mtok,
+        )
         told = "".join(f"{'–' if cell is None else format(cell, 'g'):>9}" for cell in cells)
-        click.echo(f"{who:24}{entry.model:56}{told}{entry.context_window_tokens or '–':>11}")
+        besides = [f"dearer above {tier.above_input_tokens:,} tokens" for tier in price.tiers[:1]]
+        besides += [f"paid apart: {', '.join(entry.paid_apart).replace('_', ' ')}"] if entry.paid_apart else []
+        besides += ["deprecated"] if entry.is_deprecated else []
+        line = f"{who:24}{entry.model:56}{told}{entry.context_window_tokens or '–':>11}  {'; '.join(besides)}"
+        click.echo(line.rstrip())
 
 
 @click.command()
@@ -184,8 +210,17 @@ def models(search: str, provider: str | None, as_json: bool) -> None:
 @click.option("--name", help="What clients call it. Default: the model's own name.")
 @click.option("--like", help="Candidate of the bundle whose predictions it borrows; without one auto never takes it.")
 @click.option("--base-url", default="", help="Where the provider needs yours (Azure, Vertex, …).")
+@click.option("--api", "apis", multiple=True, help="By which API, where not by the usual one: messages, …; repeatable.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=Path("turnout.toml"))
-def add(model: str, provider: str | None, name: str | None, like: str | None, base_url: str, config: Path) -> None:
+def add(
+    model: str,
+    provider: str | None,
+    name: str | None,
+    like: str | None,
+    base_url: str,
+    apis: tuple[str, ...],
+    config: Path,
+) -> None:
     """Append an LLM of the catalogue to a config file, once the whole of it has been read back without a problem."""
     from serving.addition import add as append
     from serving.addition import find
@@ -193,7 +228,7 @@ def add(model: str, provider: str | None, name: str | None, like: str | None, ba
 
     try:
         row, entry = find(model, provider)
-        text = append(config, row, entry, name or model, like, base_url)
+        text = append(config, row, entry, name or model, like, base_url, apis)
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
     click.echo(text)

@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fastapi import APIRouter, Depends, Request, Security
+from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from router import Candidate, Explanation, Policy, Price
 from router.domain import Capabilities
 from serving import fields
+from serving.asked import parse_chat as parse
 from serving.deciding import decide, models_for
 from serving.errors import NotFound
 from serving.gateway import Gateway
 from serving.keys import Principal
-from serving.openai_chat import parse
+from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
 from serving.pool import DeploymentStatus
 from serving.records import RecordStatus
 from serving.state import State
@@ -78,6 +79,15 @@ class Models:
 
     data: list[Model]
     object: str = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedResponse:
+    """A kept response that is no longer."""
+
+    id: str
+    object: str = "response"
+    deleted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +170,42 @@ def control_api(gateway: Gateway) -> APIRouter:
         # What the key may not use does not exist for it.
         return replace(said, forecasts=tuple(f for f in said.forecasts if caller.may_use(f.candidate)))
 
-    @api.get("/v1/models", tags=["inference"], dependencies=asks_key)
-    async def models(caller: Principal = asking) -> Models:
-        """List every name that `model` accepts: auto, auto:PRESET and the candidates."""
-        state = gateway.ready()
-        return Models([_model(state, name) for name in models_for(state, caller)])
+    @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)
+    async def models(
+        request: Request, caller: Principal = asking, limit: int = 1000, after_id: str = "", before_id: str = ""
+    ) -> Models | MessagesModels:
+        """List every name that `model` accepts: auto, auto:PRESET and the candidates.
 
-    @api.get("/v1/models/{model:path}", tags=["inference"], dependencies=asks_key)
-    async def model(model: str, caller: Principal = asking) -> Model:
+        In the OpenAI shape; in Anthropic's, page by page, for those who send `anthropic-version`.
+        """
+        state = gateway.ready()
+        names = models_for(state, caller)
+        if "anthropic-version" in request.headers:
+            return messages_models(state, names, limit, after_id, before_id)
+        return Models([_model(state, name) for name in names])
+
+    @api.get("/v1/models/{model:path}", tags=["inference"], dependencies=asks_key, response_model=None)
+    async def model(request: Request, model: str, caller: Principal = asking) -> Model | MessagesModel:
         """Describe one name; what the key may not use does not exist."""
         state = gateway.ready()
         if model not in models_for(state, caller):
             raise NotFound("no such model: GET /v1/models lists them", param="model")
-        return _model(state, model)
+        return messages_model(state, model) if "anthropic-version" in request.headers else _model(state, model)
+
+    @api.get("/v1/responses/{response}", tags=["inference"], dependencies=asks_key)
+    async def kept_response(response: str, caller: Principal = asking) -> Response:
+        """Return a response that is kept for `previous_response_id` (`responses.keep_for_s`)."""
+        kept = gateway.responses.get(caller.name, response)
+        if kept is None:
+            raise NotFound("no such response is kept for this key", param="response_id", code="not_found")
+        return Response(kept.response, media_type="application/json")
+
+    @api.delete("/v1/responses/{response}", tags=["inference"], dependencies=asks_key)
+    async def forget_response(response: str, caller: Principal = asking) -> DeletedResponse:
+        """Forget a kept response."""
+        if not gateway.responses.delete(caller.name, response):
+            raise NotFound("no such response is kept for this key", param="response_id", code="not_found")
+        return DeletedResponse(response)
 
     @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
     async def pool(caller: Principal = asking) -> PoolView:
@@ -197,10 +230,10 @@ def control_api(gateway: Gateway) -> APIRouter:
 
 def _model(state: State, name: str) -> Model:
     created = int(state.loaded_unix_s)
-    candidate = state.candidates.get(name)
-    if candidate is None:
+    if name in state.aliases:
         preset = name.partition(":")[2] or state.settings.routing.default
         return Model(name, created, "turnout", policy=state.router.policy(preset))
+    candidate = state.candidate(name)
     ways = [d for d in state.deployments.values() if d.candidate == name]
     return Model(
         name,

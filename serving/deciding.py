@@ -68,9 +68,23 @@ def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Di
         raise NoEligible(str(NoEligibleCandidate(seen)), param="model") from error
 
 
+def embedder(state: State, principal: Principal, model: str) -> Decision:
+    """Find the candidate that embeds under a name; nothing decides between embedders, whose vectors do not mix.
+
+    Raises
+    ------
+    NotFound
+        Nothing embeds under this name, or nothing that this caller may use.
+    """
+    if model not in state.embedders or not principal.may_use(model):
+        raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
+    return replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
+
+
 def models_for(state: State, principal: Principal) -> tuple[str, ...]:
-    """Return every model name a caller may ask for: the aliases, then the candidates."""
-    return (*state.aliases, *(name for name in state.candidates if principal.may_use(name)))
+    """Return every model name a caller may ask for: the aliases, the candidates, what embeds."""
+    named = (*state.candidates, *state.embedders)
+    return (*state.aliases, *(name for name in named if principal.may_use(name)))
 
 
 def _policy(state: State, model: str, dials: Dials) -> Policy:

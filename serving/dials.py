@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from router import Constraints, Policy
 from serving import fields
+from serving.dialects.losses import MODES
 from serving.errors import InvalidRequest
 
 FIELD = "turnout"
@@ -20,9 +21,10 @@ _IN_HEADERS: Mapping[bytes, str] = {
     b"x-turnout-preset": "preset",
     b"x-turnout-willingness-to-pay-usd": "willingness_to_pay_usd",
     b"x-turnout-max-cost-usd": "max_cost_usd",
+    b"x-turnout-losses": "losses",
 }
 _POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
-_KNOWN = (*_POLICIES, "max_cost_usd", "allow", "deny")
+_KNOWN = (*_POLICIES, "max_cost_usd", "allow", "deny", "losses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class Dials:
         A preset's name, a policy, or None for the default.
     policy_param : str or None
         The field or header that asked for it, for the words of an error.
+    losses : str or None
+        What to do about fields that a translation cannot carry: one of :data:`~serving.dialects.losses.MODES`.
     """
 
     policy: Policy | str | None = None
     constraints: Constraints = field(default_factory=Constraints)
     policy_param: str | None = field(default=None, compare=False)
+    losses: str | None = None
 
 
 _UNTOUCHED = Dials()
@@ -82,12 +87,22 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
             None if largest is None else fields.amount(largest[1], largest[0]),
         ),
         param,
+        _losses(asked),
     )
+
+
+def _losses(asked: Mapping[str, tuple[str, object]]) -> str | None:
+    if "losses" not in asked:
+        return None
+    param, value = asked["losses"]
+    if value not in MODES:
+        raise fields.wrong(param, value, f"one of {', '.join(MODES)}")
+    return str(value)
 
 
 def _of_header(key: str, value: bytes) -> object:
     text = value.decode("latin-1").strip()
-    if key == "preset":
+    if key in ("preset", "losses"):
         return text
     try:
         return float(text)

@@ -8,7 +8,7 @@ Heads that never finish arriving are cut off below it, in :mod:`serving.arrival`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: (error, request id) -> the error in a caller's own form.
+Envelope = Callable[[GatewayError, str], Mapping[str, object]]
 #: In a scope: the whole body had arrived when the application was called. Set by :mod:`serving.arrival`.
 IS_WHOLE = "turnout.is_whole"
 #: Request headers that may make a head ambiguous or refused.
@@ -67,18 +69,18 @@ class Edge:
         What is protected.
     limits : Limits
         The caps.
-    reads_own_body : frozenset of str
-        Paths whose handlers call :func:`read_body` themselves (the hot ones). For every other path the body is
-        read here, capped and timed, and replayed.
+    envelopes : Mapping of str to callable
+        The paths whose handlers call :func:`read_body` themselves (the hot ones), and how each writes an error. For
+        every other path the body is read here, capped and timed, and replayed; errors leave in OpenAI's envelope.
     """
 
-    def __init__(self, app: App, limits: Limits, reads_own_body: frozenset[str] = frozenset()) -> None:
+    def __init__(self, app: App, limits: Limits, envelopes: Mapping[str, Envelope] | None = None) -> None:
         self._app = app
         self._limits = limits
-        self._reads_own_body = reads_own_body
+        self._envelopes = envelopes or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; errors that nobody answered are answered here, in the OpenAI envelope."""
+        """Serve one request; errors that nobody answered are answered here, in the envelope of the path."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -91,18 +93,23 @@ class Edge:
 
         try:
             has_body = _check_head(scope["headers"], self._limits)
-            if has_body and scope["path"] not in self._reads_own_body:
+            if has_body and scope["path"] not in self._envelopes:
                 receive = _replaying(await read_body(scope, receive, self._limits), receive)
             await self._app(scope, receive, noting_send)
         except ClientDisconnected:
             return
         except GatewayError as error:
             if not is_started:
-                await send_error(send, error)
+                await send_error(send, error, None, self._envelope_of(scope, error))
         except Exception as error:
             logs.failure("unexpected_error", error, {"method": scope["method"]})
             if not is_started:
-                await send_error(send, GatewayError("the gateway failed; its log says where"))
+                failure = GatewayError("the gateway failed; its log says where")
+                await send_error(send, failure, None, self._envelope_of(scope, failure))
+
+    def _envelope_of(self, scope: Scope, error: GatewayError) -> Mapping[str, object] | None:
+        write = self._envelopes.get(scope["path"])
+        return None if write is None else write(error, "")
 
 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
@@ -130,7 +137,12 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
         raise ReceiveTimeout(f"the request body did not arrive whole within {limits.receive_timeout_s:g} s") from error
 
 
-async def send_error(send: Send, error: GatewayError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+async def send_error(
+    send: Send,
+    error: GatewayError,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    envelope: Mapping[str, object] | None = None,
+) -> None:
     """Answer with an error's status, body and headers.
 
     Parameters
@@ -141,8 +153,10 @@ async def send_error(send: Send, error: GatewayError, headers: list[tuple[bytes,
         What went wrong.
     headers : list of (bytes, bytes) or None
         More headers, such as the request's id.
+    envelope : Mapping or None
+        The error in the caller's own form; None is OpenAI's. A provider's own body, where there is one, goes before.
     """
-    body, content_type = error.to_wire()
+    body, content_type = error.to_wire(envelope)
     own = [
         (b"content-type", content_type.encode("latin-1")),
         (b"content-length", b"%d" % len(body)),

@@ -1,18 +1,36 @@
-"""What an emulated provider says, and how long it would take: pure functions of the request.
+"""What an emulated provider says, and how long it would take: pure functions of a conversation.
 
-No LLM is behind it, and every answer begins by saying so. Length and speed are made up, per candidate, but the
-same request always gets the same; token counts are honest counts of the text read and written, at four
-characters a token. Entry points: :data:`CANDIDATES`, :func:`answer_of`.
+No LLM is behind it, and every answer begins by saying so, but for what a script has it say. Length and speed are
+made up, per candidate, but the same request always gets the same, in whatever dialect; token counts are honest counts
+of the text read and written, at four characters a token. Entry points: :data:`CANDIDATES`, :func:`answer_of`,
+:func:`n_input_tokens_of`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import orjson
+
+from router.pricing import Usage
+from serving.dialects.answer import Answer, Finished, Reason
+from serving.dialects.conversation import (
+    Conversation,
+    File,
+    Message,
+    OutputFormat,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from serving.emulated_scripts import Step
 
 CHARACTERS_PER_TOKEN = 4
 
@@ -55,60 +73,63 @@ _FILLER = "These words are only filler, to reach the length such an answer would
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call to one of the caller's functions."""
+class TimedAnswer:
+    """An answer, and how fast it comes."""
 
-    id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is said, counted and timed. ``text`` is "" where a tool is called."""
-
-    text: str
-    tool_call: ToolCall | None
-    finish_reason: str
-    input_tokens: int
-    output_tokens: int
+    answer: Answer
     first_token_s: float
     tokens_per_s: float
 
+    @property
+    def total_s(self) -> float:
+        """How long all of it takes."""
+        return self.first_token_s + (self.answer.usage.output_tokens or 0) / self.tokens_per_s
 
-def answer_of(model: str, body: Mapping[str, object]) -> Answer:
-    """Make the answer of a model to a Chat Completions body.
+
+def answer_of(
+    model: str, conversation: Conversation, step: Step | None = None, *, signs_calls: bool = False
+) -> TimedAnswer:
+    """Make the answer of a model.
 
     Parameters
     ----------
     model : str
         Any name; one without a row in :data:`CANDIDATES` gets middling numbers.
-    body : Mapping[str, object]
-        The request; fields of the wrong type are ignored, providers differ in what they refuse.
+    conversation : Conversation
+    step : Step or None
+        What a script has it say; None makes an answer up.
+    signs_calls : bool, default=False
+        Whether a provider of this dialect puts its signature on the first call instead of on the reasoning.
     """
     row = _BY_NAME.get(model) or EmulatedCandidate(model, 0.3, 100.0, 0.0, 0.0, 200, "Hello.")
-    messages = [m for m in _list(body.get("messages")) if isinstance(m, dict)]
-    read = "\n".join(_text_of(m) for m in messages)
-    schemas = orjson.dumps(body["tools"]).decode() if body.get("tools") else ""
+    read = _read_by(conversation)
     draw = hashlib.sha256(f"{model}\n{read}".encode()).digest()
     # Lengths spread from a third to thrice the mean, durations from three quarters to one and a half.
     length = row.mean_output_tokens * 3.0 ** (draw[0] / 127.5 - 1.0)
     slowness = 0.75 * 2.0 ** (draw[1] / 255)
-    text, tool_call, finish_reason = "", _tool_call(body, messages, draw), "tool_calls"
-    if tool_call is None:
-        text, finish_reason = _text(row, body, messages, round(length)), "stop"
-        cap = body.get("max_completion_tokens", body.get("max_tokens"))
-        if isinstance(cap, int) and n_tokens_of(text) > cap >= 1:
-            text, finish_reason = text[: cap * CHARACTERS_PER_TOKEN], "length"
-    return Answer(
-        text,
-        tool_call,
-        finish_reason,
-        input_tokens=max(1, n_tokens_of(read + schemas)),
-        output_tokens=max(1, n_tokens_of(text or (tool_call.name + tool_call.arguments if tool_call else ""))),
+    if step is None:
+        parts, finished = _made_up(row, conversation, round(length), draw)
+    else:
+        parts, finished = _scripted(step, conversation, signs_calls, draw)
+    usage = Usage(
+        input_tokens=_n_tokens_read(read, conversation),
+        output_tokens=max(1, n_tokens_of("".join(_words_of(part) for part in parts))),
+        cache_read_tokens=0,
+        cache_write_tokens=0,
+        reasoning_tokens=sum(n_tokens_of(part.text) for part in parts if isinstance(part, Reasoning)),
+    )
+    if step is not None and step.usage is not None:
+        usage = replace(usage, **step.usage)
+    return TimedAnswer(
+        Answer(parts, finished, usage),
         first_token_s=row.first_token_s * slowness,
         tokens_per_s=row.tokens_per_s / slowness,
     )
+
+
+def n_input_tokens_of(conversation: Conversation) -> int:
+    """Count the tokens of a request."""
+    return _n_tokens_read(_read_by(conversation), conversation)
 
 
 def n_tokens_of(text: str) -> int:
@@ -121,21 +142,76 @@ def pieces_of(text: str) -> list[str]:
     return [text[i : i + CHARACTERS_PER_TOKEN] for i in range(0, len(text), CHARACTERS_PER_TOKEN)]
 
 
-def _text(row: EmulatedCandidate, body: Mapping[str, object], messages: Sequence[object], n_tokens: int) -> str:
+def _made_up(
+    row: EmulatedCandidate, conversation: Conversation, n_tokens: int, draw: bytes
+) -> tuple[tuple[Part, ...], Finished]:
+    call = _demanded_call(conversation, draw)
+    if call is not None:
+        return (call,), Finished("tool_calls")
+    text = _text(row, conversation, n_tokens)
+    limit = conversation.settings.max_output_tokens
+    if limit and n_tokens_of(text) > limit:
+        return (Text(text[: limit * CHARACTERS_PER_TOKEN]),), Finished("length")
+    return (Text(text),), Finished("stop")
+
+
+def _scripted(
+    step: Step, conversation: Conversation, signs_calls: bool, draw: bytes
+) -> tuple[tuple[Part, ...], Finished]:
+    tools = {tool.name: tool for tool in conversation.tools}
+    signs_call = signs_calls and bool(step.calls)
+    parts: list[Part] = []
+    if step.reasoning or (step.state is not None and not signs_call):
+        parts.append(Reasoning(step.reasoning, is_summary=True, state=None if signs_call else step.state))
+    if step.text:
+        parts.append(Text(step.text))
+    for i, call in enumerate(step.calls):
+        tool = tools[call.name]
+        call_id, state = call.id or _call_id(draw, i), step.state if signs_call and i == 0 else None
+        parts.append(ToolCall(call_id, tool.name, call.arguments, tool.is_custom, tool.namespace, state))
+    reason: Reason = step.finish or ("tool_calls" if step.calls else "stop")
+    stop = conversation.settings.stop
+    return tuple(parts), Finished(reason, stop[0] if reason == "stop_sequence" and stop else None)
+
+
+def _call_id(draw: bytes, i: int) -> str:
+    return f"call_{draw[:12].hex()}{i or ''}"
+
+
+def _demanded_call(conversation: Conversation, draw: bytes) -> ToolCall | None:
+    """Return the call that the tool choice demands; "auto" never calls, so that plain tests stay plain."""
+    choice = conversation.tool_choice
+    if choice is None or choice.mode != "required" or _is_of_results(conversation.messages[-1]):
+        return None
+    tool = next((tool for tool in conversation.tools if not choice.names or tool.name in choice.names), None)
+    if tool is None:
+        return None
+    return ToolCall(_call_id(draw, 0), tool.name, _example_arguments(tool), tool.is_custom, tool.namespace)
+
+
+def _example_arguments(tool: Tool) -> str:
+    if tool.is_custom:
+        return "[emulated]"
+    return orjson.dumps(_example(tool.schema, tool.schema, "[emulated]") if tool.schema else {}).decode()
+
+
+def _text(row: EmulatedCandidate, conversation: Conversation, n_tokens: int) -> str:
     label = f"[emulated {row.name}]"
-    question = next((_text_of(m) for m in reversed(messages) if _role(m) == "user"), "")
-    wanted = _dict(body.get("response_format"))
-    if wanted.get("type") == "json_schema":
-        schema = _dict(_dict(wanted.get("json_schema")).get("schema"))
-        return orjson.dumps(_example(schema, schema, label)).decode()
-    if wanted.get("type") == "json_object":
-        return orjson.dumps({"emulated": row.name, "note": _NO_MODEL_RAN}).decode()
+    if conversation.output is not None:
+        return _json_text(row, conversation.output, label)
+    question = _question_of(conversation)
     sum_ = _ARITHMETIC.fullmatch(question)
     if sum_ is not None:
         return f"{label} {question.strip().rstrip('?= ')} = {_value(*sum_.groups())}"
     text = f"{label} {row.style} {_NO_MODEL_RAN} "
     missing = n_tokens * CHARACTERS_PER_TOKEN - len(text)
     return (text + _FILLER * (-(-missing // len(_FILLER)))).rstrip() if missing > 0 else text.rstrip()
+
+
+def _json_text(row: EmulatedCandidate, output: OutputFormat, label: str) -> str:
+    if output.schema is None:
+        return orjson.dumps({"emulated": row.name, "note": _NO_MODEL_RAN}).decode()
+    return orjson.dumps(_example(output.schema, output.schema, label)).decode()
 
 
 def _value(left: str, operator: str, right: str) -> str:
@@ -147,19 +223,6 @@ def _value(left: str, operator: str, right: str) -> str:
         return str(a // b) if is_whole and a % b == 0 else f"{a / b:.12g}"
     value = a + b if operator == "+" else a - b if operator == "-" else a * b
     return str(value) if is_whole else f"{value:.12g}"
-
-
-def _tool_call(body: Mapping[str, object], messages: Sequence[object], draw: bytes) -> ToolCall | None:
-    """Return the call that ``tool_choice`` demands; "auto" never calls, so that plain tests stay plain."""
-    functions = [_dict(tool.get("function")) for tool in _list(body.get("tools")) if isinstance(tool, dict)]
-    choice = body.get("tool_choice")
-    named = _dict(_dict(choice).get("function")).get("name")
-    chosen = next((f for f in functions if choice == "required" or (named and f.get("name") == named)), None)
-    if chosen is None or (messages and _role(messages[-1]) == "tool"):
-        return None
-    schema = _dict(chosen.get("parameters"))
-    arguments = orjson.dumps(_example(schema, schema, "[emulated]") if schema else {}).decode()
-    return ToolCall(f"call_{draw[:12].hex()}", str(chosen.get("name", "")), arguments)
 
 
 def _example(schema: Mapping[str, object], root: Mapping[str, object], text: str, depth: int = 0) -> object:
@@ -190,21 +253,45 @@ def _example(schema: Mapping[str, object], root: Mapping[str, object], text: str
     return examples.get(kind, text)
 
 
-def _text_of(message: object) -> str:
-    """Return the text of a message, parts joined."""
-    content = _dict(message).get("content")
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in _list(content) if isinstance(_dict(part).get("text"), str))
+def _read_by(conversation: Conversation) -> str:
+    return "\n".join(_words_of(part) for message in conversation.messages for part in message.parts)
 
 
-def _role(message: object) -> object:
-    return _dict(message).get("role")
+def _n_tokens_read(read: str, conversation: Conversation) -> int:
+    tools = [{"name": t.name, "description": t.description, "schema": t.schema} for t in conversation.tools]
+    return max(1, n_tokens_of(read + (orjson.dumps(tools).decode() if tools else "")))
+
+
+def _question_of(conversation: Conversation) -> str:
+    """Return what the user said last, which is not what a tool gave."""
+    for message in reversed(conversation.messages):
+        said = [part.text for part in message.parts if isinstance(part, Text)]
+        if message.role == "user" and said:
+            return "\n".join(said)
+    return ""
+
+
+def _is_of_results(message: Message) -> bool:
+    return any(isinstance(part, ToolResult) for part in message.parts)
+
+
+def _words_of(part: Part) -> str:
+    match part:
+        case Text() | Refusal() | Reasoning():
+            return part.text
+        case ToolCall():
+            return part.name + part.arguments
+        case ToolResult():
+            return "\n".join(_words_of(inner) for inner in part.parts)
+        case File():
+            return part.text or ""
+        case _:
+            return ""
 
 
 def _dict(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[dict[str, str]]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []

@@ -1,7 +1,8 @@
 """How an emulated provider can be told to fail: one frozen value, and the sticky ones by model.
 
-A fault comes with the request (body field ``emulate``) or is set beforehand (``POST /emulator/faults``). Pure
-state, no I/O. Entry points: :func:`fault_of`, :class:`StickyFaults`.
+A fault comes with the request (body field ``emulate``, in every dialect) or is set beforehand
+(``POST /emulator/faults``). Pure state, no I/O. Entry points: :func:`fault_of`, :class:`StickyFaults`,
+:class:`EmulatedFailure`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from serving.errors import InvalidRequest
+from serving.errors import GatewayError, InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,11 @@ class Fault:
     Parameters
     ----------
     status : int or None
-        Refuse with this status, 400 to 599, in the OpenAI envelope.
+        Refuse with this status, 400 to 599, in the envelope of the dialect.
     code : str or None
         Replaces the ``code`` of that envelope.
     retry_after_s : float or None
-        Sent with it as ``Retry-After``.
+        Sent with it as the dialect says it: ``Retry-After``, or Gemini's ``retryDelay``.
     delay_s : float
         Wait before the head of the answer.
     event_delay_s : float
@@ -37,7 +38,7 @@ class Fault:
     hang : bool
         Never answer.
     truncate : bool
-        End cleanly, too early: no finish reason, no ``[DONE]``; an unstreamed body is half a JSON text.
+        End cleanly, too early: the second half of the events is missing; an unstreamed body is half a JSON text.
     garbage : bool
         Answer 200 with what is no JSON.
     redirect : bool
@@ -70,6 +71,31 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
 }
 _FIELDS = {field.name: _KINDS[str(field.type)] for field in fields(Fault)}
+#: Type and code that OpenAI's own errors carry, by status.
+_TYPES: Mapping[int, tuple[str, str | None]] = {
+    401: ("authentication_error", "invalid_api_key"),
+    404: ("not_found_error", "model_not_found"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+}
+
+
+class EmulatedFailure(GatewayError):
+    """The error of a fault: a status as a provider means it.
+
+    Parameters
+    ----------
+    status : int
+    code : str or None
+        Replaces the usual one.
+    retry_after_s : float or None
+    """
+
+    def __init__(self, status: int, code: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(f"emulated status {status}", retry_after_s=retry_after_s)
+        default = ("server_error" if status >= 500 else "invalid_request_error", None)
+        self.status = status
+        self.type, usual = _TYPES.get(status, default)
+        self.code = code or usual
 
 
 def fault_of(asked: object, param: str = "emulate") -> Fault:

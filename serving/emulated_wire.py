@@ -1,22 +1,29 @@
 """An emulated answer as the bytes of OpenAI Chat Completions. Pure.
 
-Entry points: :func:`completion_of` (whole), :func:`events_of` (streamed).
+Written here and not by the dialect, so that the wire of the commonest provider does not come from the code that reads
+it. Entry points: :func:`completion_of` (whole), :func:`chunks_of` (streamed), :func:`models_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from serving.emulated_answers import Answer, pieces_of
+from router.pricing import Usage
+from serving.dialects.answer import Answer, Reason
+from serving.dialects.conversation import Reasoning, Text, ToolCall
+from serving.emulated_answers import pieces_of
 
-#: Type and code that OpenAI's own errors carry, by status.
-_REFUSALS = {
-    401: ("authentication_error", "invalid_api_key"),
-    404: ("not_found_error", "model_not_found"),
-    429: ("rate_limit_error", "rate_limit_exceeded"),
+_FINISH: Mapping[Reason, str] = {
+    "stop": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "context_full": "length",
+    "tool_calls": "tool_calls",
+    "filtered": "content_filter",
+    "paused": "stop",
 }
 
 
@@ -41,26 +48,25 @@ class Stamp:
 
 def completion_of(stamp: Stamp, answer: Answer) -> bytes:
     """Return the body of an unstreamed answer."""
-    message: dict[str, object] = {"role": "assistant", "content": answer.text or None, "refusal": None}
-    call = answer.tool_call
-    if call is not None:
-        function = {"name": call.name, "arguments": call.arguments}
-        message["tool_calls"] = [{"id": call.id, "type": "function", "function": function}]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-    envelope = stamp.envelope("chat.completion")
-    return orjson.dumps({**envelope, "choices": [choice], "usage": _usage_of(answer)})
+    text = "".join(part.text for part in answer.parts if isinstance(part, Text))
+    message: dict[str, object] = {"role": "assistant", "content": text or None, "refusal": None}
+    thought = "".join(part.text for part in answer.parts if isinstance(part, Reasoning))
+    if thought:
+        message["reasoning_content"] = thought
+    calls = [part for part in answer.parts if isinstance(part, ToolCall)]
+    if calls:
+        message["tool_calls"] = [_call(call, call.arguments) for call in calls]
+    finish_reason = _FINISH[answer.finished.reason]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+    usage = _usage_of(answer.usage)
+    counted = {} if usage is None else {"usage": usage}
+    return orjson.dumps({**stamp.envelope("chat.completion"), "choices": [choice], **counted})
 
 
-def events_of(stamp: Stamp, answer: Answer, *, has_usage: bool) -> list[bytes]:
-    """Return the data of each event of a streamed answer, ``[DONE]`` included."""
-    return list(_events(stamp.envelope("chat.completion.chunk"), answer, has_usage))
-
-
-def refusal_of(status: int, code: str | None) -> bytes:
-    """Return the error body of a status; ``code`` replaces the usual one."""
-    kind, usual = _REFUSALS.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
-    error = {"message": f"emulated status {status}", "type": kind, "param": None, "code": code or usual}
-    return orjson.dumps({"error": error})
+def chunks_of(stamp: Stamp, answer: Answer, *, has_usage: bool) -> list[bytes]:
+    """Return the events of a streamed answer, ``[DONE]`` included."""
+    chunks = _chunks(stamp.envelope("chat.completion.chunk"), answer, has_usage)
+    return [b"data: " + chunk + b"\n\n" for chunk in chunks]
 
 
 def models_of(names: Sequence[str]) -> dict[str, object]:
@@ -69,33 +75,55 @@ def models_of(names: Sequence[str]) -> dict[str, object]:
     return {"object": "list", "data": rows}
 
 
-def _events(envelope: dict[str, object], answer: Answer, has_usage: bool) -> Iterator[bytes]:
+def _chunks(envelope: dict[str, object], answer: Answer, has_usage: bool) -> Iterator[bytes]:
     early: dict[str, object] = {"usage": None} if has_usage else {}
 
     def chunk(delta: dict[str, object], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return orjson.dumps({**envelope, "choices": [choice], **early})
 
-    yield chunk({"role": "assistant", "content": None if answer.tool_call else ""})
-    call = answer.tool_call
-    if call is not None:
-        function = {"name": call.name, "arguments": ""}
-        yield chunk({"tool_calls": [{"index": 0, "id": call.id, "type": "function", "function": function}]})
-        for piece in pieces_of(call.arguments):
-            yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
-    for piece in pieces_of(answer.text):
-        yield chunk({"content": piece})
-    yield chunk({}, answer.finish_reason)
-    if has_usage:
-        yield orjson.dumps({**envelope, "choices": [], "usage": _usage_of(answer)})
+    has_text = any(isinstance(part, Text) for part in answer.parts)
+    yield chunk({"role": "assistant", "content": "" if has_text else None})
+    n_calls = 0
+    for part in answer.parts:
+        if isinstance(part, ToolCall):
+            yield chunk({"tool_calls": [{"index": n_calls, **_call(part, "")}]})
+            kind, words = _inner_names(part)
+            for piece in pieces_of(part.arguments):
+                yield chunk({"tool_calls": [{"index": n_calls, kind: {words: piece}}]})
+            n_calls += 1
+        elif isinstance(part, Text | Reasoning):
+            name = "content" if isinstance(part, Text) else "reasoning_content"
+            for piece in pieces_of(part.text):
+                yield chunk({name: piece})
+    yield chunk({}, _FINISH[answer.finished.reason])
+    if has_usage and (usage := _usage_of(answer.usage)) is not None:
+        yield orjson.dumps({**envelope, "choices": [], "usage": usage})
     yield b"[DONE]"
 
 
-def _usage_of(answer: Answer) -> dict[str, object]:
+def _call(call: ToolCall, arguments: str) -> dict[str, object]:
+    kind, words = _inner_names(call)
+    written: dict[str, object] = {"id": call.id, "type": kind, kind: {"name": call.name, words: arguments}}
+    if call.state is not None:  # as Google's own Chat layer has it
+        written["extra_content"] = {"google": {"thought_signature": call.state}}
+    return written
+
+
+def _inner_names(call: ToolCall) -> tuple[str, str]:
+    return ("custom", "input") if call.is_custom else ("function", "arguments")
+
+
+def _usage_of(usage: Usage) -> dict[str, object] | None:
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    # Few providers of this dialect ever tell what they wrote into a cache.
+    prompt = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens or None}
+    completion = {"reasoning_tokens": usage.reasoning_tokens}
     return {
-        "prompt_tokens": answer.input_tokens,
-        "completion_tokens": answer.output_tokens,
-        "total_tokens": answer.input_tokens + answer.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {name: n for name, n in prompt.items() if n is not None},
+        "completion_tokens_details": {name: n for name, n in completion.items() if n is not None},
     }

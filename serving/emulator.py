@@ -1,8 +1,16 @@
-"""Emulated providers on loopback: OpenAI Chat Completions without any LLM, able to fail on request.
+"""Emulated providers on loopback: all four dialects without any LLM, able to fail on request.
 
-Everything it sends says that it is emulated: the text, the header ``x-turnout-emulated``, the model list. It
-keeps no prompt. It is what the demo settings serve from and what the tests call. How to make it fail:
-:mod:`serving.emulated_faults`; ``GET /emulator/requests`` counts what it saw, a client that left included.
+Everything it sends says that it is emulated: the text (but for scripts), the header ``x-turnout-emulated``, the
+model list. It keeps no prompt. It is what the demo settings serve from and what the tests call. Where it listens for
+what: :mod:`serving.emulated_endpoints`; how to make it fail: :mod:`serving.emulated_faults`; how to put words into its
+mouth: :mod:`serving.emulated_scripts`, :mod:`serving.emulated_replays`. ``GET /emulator/requests`` counts what it saw,
+a client that left included.
+
+::
+
+    body ──read_request──▶ Conversation ──answer_of──▶ Answer, timed ──write_answer / writer──▶ Delivery ──▶ client
+                                ▲                                                                  ▲
+                          tolerance of providers                                                 Fault
 
 Entry points: :class:`Emulator` (a plain ASGI application), :class:`EmulatorServer` (it, listening).
 """
@@ -12,9 +20,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 
 import orjson
@@ -23,15 +31,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from serving import logs
-from serving.edge import Limits, Message, Receive, Scope, Send, read_body, send_error
-from serving.emulated_answers import CANDIDATES, Answer, answer_of
-from serving.emulated_faults import NO_FAULT, Fault, StickyFaults, fault_of
-from serving.emulated_wire import Stamp, completion_of, events_of, models_of, refusal_of
+from serving.dialects.answer import Answer, UsageSeen, events_of
+from serving.dialects.chat.dialect import CHAT
+from serving.dialects.dialect import Dialect, Reply
+from serving.dialects.gemini.dialect import GEMINI
+from serving.dialects.messages.dialect import MESSAGES
+from serving.edge import Limits, Receive, Scope, Send, read_body, send_error
+from serving.emulated_answers import CANDIDATES, CHARACTERS_PER_TOKEN, answer_of, n_input_tokens_of
+from serving.emulated_delivery import LABEL, Cut, Delivery, Patience, send_failure, send_json
+from serving.emulated_embeddings import gemini_embedding, gemini_embeddings, openai_embeddings
+from serving.emulated_endpoints import Endpoint, Service, conversation_of, endpoint_of
+from serving.emulated_faults import NO_FAULT, StickyFaults, fault_of
+from serving.emulated_replays import Replays
+from serving.emulated_scripts import Scripts
+from serving.emulated_wire import Stamp, chunks_of, completion_of, models_of
 from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotFound
 
-LABEL = (b"x-turnout-emulated", b"true")
 _LIMITS = Limits(max_body_bytes=64 * 2**20)
-_JSON, _SSE = b"application/json", b"text/event-stream; charset=utf-8"
+#: The dialects whose providers sign a call and not the reasoning before it.
+_SIGNS_CALLS = (CHAT, GEMINI)
+_COUNTS = {"messages": "input_tokens", "responses": "input_tokens", "gemini": "totalTokens"}
 
 
 @dataclass(slots=True)
@@ -49,10 +68,8 @@ class Received:
 
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
-
-
-class _Cut(Exception):
-    """The connection is to be dropped here."""
+    path: str
+    query: str
 
 
 class Emulator:
@@ -70,6 +87,8 @@ class Emulator:
         self.received: list[Received] = []
         self.seen: dict[str, Seen] = {}
         self.faults = StickyFaults()
+        self.scripts = Scripts()
+        self.replays = Replays()
         self._speed = speed
         self._n_kept = n_kept
         self._ids = count(1)
@@ -81,18 +100,17 @@ class Emulator:
             return
         try:
             body = await read_body(scope, receive, _LIMITS)
-            match scope["method"], scope["path"]:
-                case "POST", "/v1/chat/completions":
-                    await self._chat(scope, body, receive, send)
-                case "GET", "/v1/models":
-                    await _send_json(send, models_of([row.name for row in CANDIDATES]))
-                case "POST", "/emulator/faults":
-                    await _send_json(send, self._put_fault(_object(body)))
-                case "GET", "/emulator/requests":
-                    await _send_json(send, self.counts())
-                case _:
-                    raise NotFound("an emulated provider has no such path", code="not_found")
-        except (ClientDisconnected, _Cut):
+            endpoint = endpoint_of(scope["path"]) if scope["method"] == "POST" else None
+            if endpoint is None:
+                await self._control(scope, body, send)
+                return
+            try:
+                await self._serve(endpoint, scope, body, receive, send)
+            except ClientDisconnected:
+                return
+            except GatewayError as error:
+                await send_failure(send, endpoint.dialect, error)
+        except (ClientDisconnected, Cut):
             return
         except GatewayError as error:
             await send_error(send, error, [LABEL])
@@ -114,29 +132,57 @@ class Emulator:
             self._stopping = asyncio.Event()
         return self._stopping
 
+    async def _control(self, scope: Scope, body: bytes, send: Send) -> None:
+        match scope["method"], scope["path"]:
+            case "GET", "/v1/models":
+                await send_json(send, models_of([row.name for row in CANDIDATES]))
+            case "POST", "/emulator/faults":
+                await send_json(send, self._put_fault(_object(body)))
+            case "POST", "/emulator/script":
+                await send_json(send, self._put_script(_object(body)))
+            case "GET", "/emulator/requests":
+                await send_json(send, self.counts())
+            case _:
+                raise NotFound("an emulated provider has no such path", code="not_found")
+
     def _put_fault(self, asked: dict[str, object]) -> dict[str, object]:
-        model, times = asked.get("model"), asked.get("times")
-        if not isinstance(model, str) or not model:
-            raise InvalidRequest('model must be a name, or "*"', param="model")
+        model, times = _model_or_star(asked), asked.get("times")
         if times is not None and (not isinstance(times, int) or times < 1):
             raise InvalidRequest("times must be a whole number, at least 1, or null", param="times")
         fault = fault_of(asked.get("fault"), "fault")
         self.faults.put(model, None if fault == NO_FAULT else fault, times)
         return {"model": model, "fault": asdict(fault), "times": times}
 
-    async def _chat(self, scope: Scope, raw: bytes, receive: Receive, send: Send) -> None:
+    def _put_script(self, asked: dict[str, object]) -> dict[str, object]:
+        model = _model_or_star(asked)
+        if "steps" not in asked:
+            raise InvalidRequest("steps must be a list of at least one step, or null", param="steps")
+        self.scripts.put(model, asked["steps"])
+        return {"model": model, "steps": asked["steps"]}
+
+    async def _serve(self, endpoint: Endpoint, scope: Scope, raw: bytes, receive: Receive, send: Send) -> None:
         body = _object(raw)
-        model = body.get("model")
-        if not isinstance(model, str) or not isinstance(body.get("messages"), list):
-            raise InvalidRequest("model and messages are required", param="messages")
+        model = endpoint.model or body.get("model")
+        if not isinstance(model, str) or not model:
+            raise InvalidRequest("model must be the name of a model", param="model")
+        if endpoint.is_stream and endpoint.dialect is GEMINI and b"alt=sse" not in scope["query_string"]:
+            raise InvalidRequest("an emulated provider streams with alt=sse only", param="alt")
         if self._n_kept:
-            self.received = [*self.received, Received(tuple(scope["headers"]), raw)][-self._n_kept :]
-        asked = fault_of(body.get("emulate"))
-        fault = asked if asked != NO_FAULT else self.faults.take(model)
+            query = scope["query_string"].decode("latin-1")
+            received = Received(tuple(scope["headers"]), raw, scope["path"], query)
+            self.received = [*self.received, received][-self._n_kept :]
+        asked = fault_of(body.pop("emulate", None))
         with self._counted(model):
-            patience = _Patience(receive, self._stop_event())
+            patience = Patience(receive, self._stop_event())
             try:
-                await self._answer(model, body, fault, patience, send)
+                replay = self.replays.take(model)
+                if replay is not None:
+                    await Delivery(send, patience, endpoint.dialect, NO_FAULT).replay(replay)
+                    return
+                fault = asked if asked != NO_FAULT else self.faults.take(model)
+                delivery = Delivery(send, patience, endpoint.dialect, fault)
+                if not await delivery.fails_at_once():
+                    await self._answer(endpoint, model, body, delivery)
             finally:
                 patience.end()
 
@@ -153,56 +199,20 @@ class Emulator:
         finally:
             seen.n_in_flight -= 1
 
-    async def _answer(self, model: str, body: dict[str, object], fault: Fault, patience: _Patience, send: Send) -> None:
-        if fault.delay_s:
-            await patience.wait(fault.delay_s)
-        if fault.hang:
-            await patience.wait(None)
-        if fault.redirect:
-            await _send_head(send, 302, _JSON, 0, (b"location", b"/elsewhere"))
-            await send({"type": "http.response.body", "body": b""})
+    async def _answer(self, endpoint: Endpoint, model: str, body: dict[str, object], delivery: Delivery) -> None:
+        if endpoint.service is not Service.ANSWER:
+            await delivery.whole(orjson.dumps(_served(endpoint, model, body)), 0)
             return
-        if fault.status is not None:
-            await _send_refusal(send, fault, fault.status)
-            return
-        answer = answer_of(model, body)
-        stamp = Stamp(f"chatcmpl-emulated-{next(self._ids)}", int(time.time()), model)
-        if body.get("stream"):
-            options = body.get("stream_options")
-            has_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-            await self._stream(events_of(stamp, answer, has_usage=has_usage), answer, fault, patience, send)
+        conversation = conversation_of(endpoint, body)
+        step = self.scripts.step_for(model, conversation)
+        timed = answer_of(model, conversation, step, signs_calls=endpoint.dialect in _SIGNS_CALLS)
+        reply = Reply(f"req_emulated{next(self._ids)}", model, int(time.time()), body)
+        is_stream = conversation.is_stream if endpoint.is_stream is None else endpoint.is_stream
+        if is_stream:
+            events = _events(endpoint.dialect, timed.answer, reply)
+            await delivery.stream(events, timed.first_token_s * self._speed, self._speed / timed.tokens_per_s)
         else:
-            seconds = answer.first_token_s + answer.output_tokens / answer.tokens_per_s
-            await patience.wait(seconds * self._speed)
-            await _send_whole(completion_of(stamp, answer), fault, send)
-
-    async def _stream(
-        self,
-        events: list[bytes],
-        answer: Answer,
-        fault: Fault,
-        patience: _Patience,
-        send: Send,
-    ) -> None:
-        await patience.wait(answer.first_token_s * self._speed)
-        extra = (b"content-encoding", b"gzip") if fault.compressed else (b"cache-control", b"no-cache")
-        await _send_head(send, 200, _SSE, None, extra)
-        pause_s = self._speed / answer.tokens_per_s + fault.event_delay_s
-        # A truncated stream lacks the finish chunk and whatever would follow it.
-        if fault.truncate:
-            events = events[: len(events) // 2]
-        for n, event in enumerate(events):
-            if fault.cut_after_events == n:
-                raise _Cut
-            if fault.hang_after_events == n:
-                await patience.wait(None)
-            if fault.error_after_events == n:
-                await _send_event(send, refusal_of(500, None))
-                break
-            if n:
-                await patience.wait(pause_s)
-            await _send_event(send, b"{not json" if fault.garbage and n == 1 else event)
-        await send({"type": "http.response.body", "body": b""})
+            await delivery.whole(_whole(endpoint.dialect, timed.answer, reply), timed.total_s * self._speed)
 
 
 class EmulatorServer:
@@ -222,7 +232,7 @@ class EmulatorServer:
     Attributes
     ----------
     app : Emulator
-        For tests: counts, faults, requests received.
+        For tests: counts, faults, scripts, replays, requests received.
     base_url : str
         Up to and with ``/v1``; "" before :meth:`start`.
     """
@@ -278,79 +288,44 @@ class _QuietProtocol(HttpToolsProtocol):
         self.logger.setLevel(logging.CRITICAL)
 
 
-class _Patience:
-    """Waits that end early, with an exception, when the client leaves or the server stops."""
-
-    def __init__(self, receive: Receive, stopping: asyncio.Event) -> None:
-        self._receive = receive
-        self._stopping = stopping
-        self._watches: tuple[asyncio.Task[object], ...] = ()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Wait so long, None for ever; not at all for 0."""
-        if seconds == 0:
-            return
-        if not self._watches:
-            self._watches = (
-                asyncio.create_task(self._gone(), name="client gone"),
-                asyncio.create_task(self._stopping.wait(), name="emulator stops"),
-            )
-        done, _ = await asyncio.wait(self._watches, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if self._watches[1] in done:
-            raise _Cut
-        if done:
-            raise ClientDisconnected("the client left")
-
-    def end(self) -> None:
-        """Stop watching."""
-        for watch in self._watches:
-            watch.cancel()
-
-    async def _gone(self) -> None:
-        message: Message = {"type": "http.request"}
-        while message["type"] != "http.disconnect":
-            message = await self._receive()
+def _served(endpoint: Endpoint, model: str, body: dict[str, object]) -> Mapping[str, object]:
+    """Return the answer of an endpoint that is no answer of a model."""
+    if endpoint.service is Service.EMBED_MANY:
+        return gemini_embeddings(body)
+    if endpoint.service is Service.EMBED:
+        return gemini_embedding(body) if endpoint.dialect is GEMINI else openai_embeddings(model, body)
+    counted = {_COUNTS[endpoint.dialect.name]: n_input_tokens_of(conversation_of(endpoint, body))}
+    return {"object": "response.input_tokens", **counted} if endpoint.dialect.name == "responses" else counted
 
 
-async def _send_whole(body: bytes, fault: Fault, send: Send) -> None:
-    if fault.garbage:
-        body = b"<html><body>502 Bad Gateway</body></html>"
-    if fault.truncate:
-        body = body[: len(body) // 2]
-    extra = (b"content-encoding", b"gzip") if fault.compressed else None
-    await _send_head(send, 200, _JSON, len(body), extra)
-    if fault.cut_after_events is not None:
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        raise _Cut
-    await send({"type": "http.response.body", "body": body})
+def _whole(dialect: Dialect, answer: Answer, reply: Reply) -> bytes:
+    if dialect is CHAT:
+        return completion_of(_stamp(reply), answer)
+    return orjson.dumps(dialect.write_answer(answer, reply))
 
 
-async def _send_refusal(send: Send, fault: Fault, status: int) -> None:
-    body = refusal_of(status, fault.code)
-    wait = None if fault.retry_after_s is None else (b"retry-after", b"%g" % fault.retry_after_s)
-    await _send_head(send, status, _JSON, len(body), wait)
-    await send({"type": "http.response.body", "body": body})
+def _events(dialect: Dialect, answer: Answer, reply: Reply) -> list[bytes]:
+    """Return the events of a stream one by one, however many its writer writes at once."""
+    if dialect is CHAT:
+        options = reply.request.get("stream_options")
+        has_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        return chunks_of(_stamp(reply), answer, has_usage=has_usage)
+    writer = dialect.writer(reply)
+    if dialect is MESSAGES:  # whose first event already tells what was read
+        writer.write(UsageSeen(replace(answer.usage, output_tokens=1, reasoning_tokens=None)))
+    written = b"".join(writer.write(event) for event in events_of(answer, CHARACTERS_PER_TOKEN))
+    return [event + b"\n\n" for event in written.split(b"\n\n")[:-1]]
 
 
-async def _send_json(send: Send, value: object) -> None:
-    body = orjson.dumps(value)
-    await _send_head(send, 200, _JSON, len(body), None)
-    await send({"type": "http.response.body", "body": body})
+def _stamp(reply: Reply) -> Stamp:
+    return Stamp(f"chatcmpl-{reply.id.removeprefix('req_')}", reply.created_unix_s, reply.model)
 
 
-async def _send_head(
-    send: Send, status: int, content_type: bytes, n_bytes: int | None, extra: tuple[bytes, bytes] | None
-) -> None:
-    headers = [(b"content-type", content_type), LABEL, (b"x-request-id", b"req-emulated")]
-    if n_bytes is not None:
-        headers.append((b"content-length", b"%d" % n_bytes))
-    if extra is not None:
-        headers.append(extra)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def _send_event(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+def _model_or_star(asked: Mapping[str, object]) -> str:
+    model = asked.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest('model must be a name, or "*"', param="model")
+    return model
 
 
 def _object(body: bytes) -> dict[str, object]:

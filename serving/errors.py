@@ -17,6 +17,7 @@
         + ReceiveTimeout                408   receive_timeout
         + BodyTooLarge                  413   body_too_large
         + UnsupportedEncoding           415   unsupported_encoding
+        + UpgradeRequired               426   upgrade_required         (a WebSocket where there is none)
         + HeadersTooLarge               431   headers_too_large
       x UpstreamError                         one attempt failed; carries provider, deployment, status, is_retryable
         + UpstreamTimeout               504   upstream_timeout         (phase: connect, first_byte, idle, total)
@@ -31,6 +32,7 @@ No message here holds a credential, a header value, prompt text or the words of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import orjson
@@ -75,9 +77,9 @@ class GatewayError(Exception):
         """Return the error envelope of the OpenAI protocols."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
-    def to_wire(self) -> tuple[bytes, str]:
-        """Return the body to send and its content type."""
-        return orjson.dumps(self.to_openai()), "application/json"
+    def to_wire(self, envelope: Mapping[str, object] | None = None) -> tuple[bytes, str]:
+        """Return the body to send and its content type; in OpenAI's envelope unless another is given."""
+        return orjson.dumps(self.to_openai() if envelope is None else envelope), "application/json"
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the extra response headers this error asks for, lower case."""
@@ -190,6 +192,13 @@ class UnsupportedEncoding(RequestError):
     code = "unsupported_encoding"
 
 
+class UpgradeRequired(RequestError):
+    """A WebSocket was asked for where only plain HTTP is served."""
+
+    status = 426
+    code = "upgrade_required"
+
+
 class HeadersTooLarge(RequestError):
     """Too many request headers, or too many bytes of them."""
 
@@ -247,9 +256,9 @@ class UpstreamError(GatewayError):
         if is_retryable is not None:
             self.is_retryable = is_retryable
 
-    def to_wire(self) -> tuple[bytes, str]:
+    def to_wire(self, envelope: Mapping[str, object] | None = None) -> tuple[bytes, str]:
         """Return the provider's own body where it may be shown, else our envelope."""
-        return super().to_wire() if self.body is None else (self.body, self.content_type)
+        return super().to_wire(envelope) if self.body is None else (self.body, self.content_type)
 
 
 class UpstreamTimeout(UpstreamError):

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from functools import partial
 
 from router import Decision, Policy
 from router.pricing import Usage, charge_usd
 from serving import logs
+from serving.deployment import Deployment
+from serving.dialects.losses import Loss
 from serving.errors import GatewayError
 from serving.keys import Principal
 from serving.pool import Call
 from serving.records import RecordStore, RequestRecord
-from serving.state import Deployment, State
+from serving.state import State
 
 Header = tuple[bytes, bytes]
 _NOTHING_USED = Usage()
+#: Of the report in a header; the record has it whole.
+MAX_LOST_BYTES = 2_048
 
 
 class Exchange:
@@ -36,31 +41,40 @@ class Exchange:
         As the provider counted it.
     cost_usd : float or None
         What the usage cost, once settled; None when price or usage is unknown.
-    lost : tuple of str
-        Fields of the request that the provider could not be sent.
+    api : str
+        The API it came by, such as "messages".
+    upstream_dialect : str
+        What the provider was spoken to in.
+    losses : tuple of Loss
+        What of the request the provider could not be sent as it was.
+    time_unix_s : float
+        When it arrived.
     """
 
     __slots__ = (
         "_began_at",
         "_is_settled",
         "_state",
-        "_time_unix_s",
+        "api",
         "call",
         "cost_usd",
         "decision",
         "deployment",
         "id",
         "is_stream",
-        "lost",
+        "losses",
         "principal",
         "requested_model",
+        "time_unix_s",
+        "told",
+        "upstream_dialect",
         "usage",
     )
 
     def __init__(self) -> None:
-        self._time_unix_s = time.time()
+        self.time_unix_s = time.time()
         # Later ids sort later, so that the index of the records grows at its end. An id names; it admits nobody.
-        self.id = f"req_{int(self._time_unix_s * 1000):011x}{random.getrandbits(52):013x}"
+        self.id = f"req_{int(self.time_unix_s * 1000):011x}{random.getrandbits(52):013x}"
         self.principal: Principal | None = None
         self.requested_model = ""
         self.is_stream = False
@@ -69,7 +83,10 @@ class Exchange:
         self.call: Call | None = None
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
-        self.lost: tuple[str, ...] = ()
+        self.api = ""
+        self.upstream_dialect = ""
+        self.losses: tuple[Loss, ...] = ()
+        self.told: tuple[Loss, ...] = ()
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -80,14 +97,22 @@ class Exchange:
         self.requested_model = model
         self.decision = decision
 
+    def relayed(self, upstream_dialect: str, losses: tuple[Loss, ...], mode: str) -> None:
+        """Note how the request goes on, what it loses thereby, and whether the client is told."""
+        self.upstream_dialect = upstream_dialect
+        self.losses = losses
+        self.told = () if mode == "silent" else tuple(loss for loss in losses if not loss.is_hint)
+
     def headers(self) -> list[Header]:
         """Return the response headers that say who answers, why and at what cost; unknown ones are absent."""
         request_id = self.id.encode()
         headers = [(b"x-request-id", request_id), (b"request-id", request_id)]
         if self.deployment is not None:
             headers += self.deployment.marks
-            if self.lost:
-                headers.append((b"x-turnout-lost", ", ".join(self.lost).encode("latin-1")))
+            if self.told:
+                headers.append((b"x-turnout-lost", lost(self.told).encode("latin-1")[:MAX_LOST_BYTES]))
+            if self.upstream_dialect not in ("", self.api):
+                headers.append((b"x-turnout-translated", f"{self.api}>{self.upstream_dialect}".encode()))
         if self.decision is not None:
             headers += (
                 (b"x-turnout-decision-id", request_id),
@@ -115,14 +140,14 @@ class Exchange:
             return
         self._is_settled = True
         if self._state is not None and self.decision is not None:
-            self.cost_usd = charge_usd(self.usage, self._state.candidates[self.decision.candidate].price)
+            self.cost_usd = charge_usd(self.usage, self._state.candidate(self.decision.candidate).price)
         if self.call is not None:
             self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
         record = self._record(outcome, status)
         records.add(record)
         logs.event(
             "request",
-            partial(_logged, record, self.deployment.is_emulated if self.deployment else None, ", ".join(self.lost)),
+            partial(_logged, record, self.deployment.is_emulated if self.deployment else None),
             level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
         )
 
@@ -136,7 +161,7 @@ class Exchange:
             policy = decision.policy
         return RequestRecord(
             self.id,
-            self._time_unix_s,
+            self.time_unix_s,
             self.principal.name if self.principal else "",
             self.requested_model,
             status,
@@ -160,10 +185,18 @@ class Exchange:
             cost_usd=self.cost_usd,
             first_byte_s=call.first_byte_s if call else None,
             total_s=time.perf_counter() - self._began_at,
+            api=self.api or None,
+            upstream_dialect=self.upstream_dialect or None,
+            losses=lost(self.losses) or None,
         )
 
 
-def _logged(record: RequestRecord, is_emulated: bool | None, lost: str) -> dict[str, logs.Value]:
+def lost(losses: Iterable[Loss]) -> str:
+    """Write a loss report: paths, each dropped unless it says otherwise, such as ``seed, tools[1];emulated``."""
+    return ", ".join(loss.field if loss.what == "dropped" else f"{loss.field};{loss.what}" for loss in losses)
+
+
+def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.Value]:
     """Return what the log says of a record."""
     return {
         "id": record.id,
@@ -175,7 +208,9 @@ def _logged(record: RequestRecord, is_emulated: bool | None, lost: str) -> dict[
         "deployment": record.deployment,
         "is_emulated": is_emulated,
         "is_stream": record.is_stream,
-        "lost": lost,
+        "api": record.api,
+        "upstream_dialect": record.upstream_dialect,
+        "lost": record.losses or "",
         "binding": record.binding,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,

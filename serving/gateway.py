@@ -1,6 +1,6 @@
 """The gateway: the story of one request, free of any web framework.
 
-:meth:`Gateway.chat` reads top to bottom: parse, decide, call, answer, settle. It takes raw headers and a body and
+:meth:`Gateway.answer` reads top to bottom: parse, decide, call, answer, settle. It takes raw headers and a body and
 returns an :class:`Answer`, whole or as a stream; who listens on the network is no matter of its. A request keeps the
 :class:`~serving.state.State` it began with. There is one attempt at one deployment; whatever tries another one does
 so around :meth:`Gateway._attempt`, which fails before anything was sent to the client or not at all.
@@ -9,39 +9,37 @@ so around :meth:`Gateway._attempt`, which fails before anything was sent to the 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
-import orjson
-
-from serving.deciding import decide
+from serving.asked import Asked, written
+from serving.client_api import ClientApi
+from serving.deciding import decide, embedder
+from serving.dialects.registry import DIALECTS
+from serving.errand import Conveyor, Errand, Relay
 from serving.errors import ClientDisconnected, GatewayError, NotReady, UpstreamBroken, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.fields import document
-from serving.openai_chat import ChatRequest, ChatStream, error_event, parse, to_upstream, usage_of
 from serving.pool import Pool
 from serving.providers.refusals import error_of
-from serving.providers.upstream import Upstream, UpstreamRequest, UpstreamResponse
+from serving.providers.upstream import Upstream, UpstreamResponse
+from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
-from serving.sse import EventSplitter
-from serving.state import Deployment, State
+from serving.relay import relay_of
+from serving.response_store import ResponseStore, items_of
+from serving.sending import returned, to_send
+from serving.sse import EventSplitter, data_of
+from serving.state import State
 
-#: Of the client's headers, what a provider may see; everything else stays here.
-_FORWARDED = frozenset({b"user-agent", b"openai-beta", b"idempotency-key", b"x-client-request-id"})
-#: Of a provider's headers, what the client may see, and under which name.
-_RETURNED = {
-    "openai-processing-ms": b"openai-processing-ms",
-    "openai-version": b"openai-version",
-    "x-request-id": b"x-upstream-request-id",
-}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Keeps a whole response, as it was sent to the client.
+Keep = Callable[[bytes], None]
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-#: How long a provider may take to end its stream after ``[DONE]``; a connection ended whole can be used again.
+#: How long a provider may take to end its stream after the event that ends the answer; a connection ended whole can
+#: be used again.
 _LAST_WORDS_S = 0.05
 
 
@@ -62,6 +60,8 @@ class Gateway:
     upstream : Upstream
     pool : Pool
     records : RecordStore
+    states : ReasoningStates, optional
+    responses : ResponseStore, optional
 
     Attributes
     ----------
@@ -69,10 +69,19 @@ class Gateway:
         Swapped whole; None until the gateway is ready.
     """
 
-    def __init__(self, upstream: Upstream, pool: Pool, records: RecordStore) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        pool: Pool,
+        records: RecordStore,
+        states: ReasoningStates | None = None,
+        responses: ResponseStore | None = None,
+    ) -> None:
         self.upstream = upstream
         self.pool = pool
         self.records = records
+        self.states = states or ReasoningStates()
+        self.responses = responses or ResponseStore()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -92,16 +101,21 @@ class Gateway:
         self.pool.replace(state.candidate_of())
         self.state = state
 
-    async def chat(self, exchange: Exchange, headers: list[Header], body: bytes) -> Answer:
-        """Answer one chat completion.
+    async def answer(
+        self, api: ClientApi, exchange: Exchange, headers: list[Header], body: bytes, query: bytes = b""
+    ) -> Answer:
+        """Answer one request.
 
         Parameters
         ----------
+        api : ClientApi
+            By which it came.
         exchange : Exchange
             Its principal is known already: strangers are turned away before their body is read.
         headers : list of (bytes, bytes)
             Raw request headers, lower-case names.
         body : bytes
+        query : bytes
 
         Returns
         -------
@@ -115,15 +129,34 @@ class Gateway:
         """
         try:
             state = self.ready()
-            request = parse(document(body), headers)
-            exchange.is_stream = request.is_stream
-            assert exchange.principal is not None, "authenticate before chat()"
-            decision = decide(state, self.pool, exchange.principal, request.model, request.dials, request.prompt)
-            exchange.decided(state, request.model, decision)
+            assert exchange.principal is not None, "authenticate before answer()"
+            exchange.api = api.dialect.name
+            sent = document(body)
+            asked = api.parse(self._with_history(state, api, exchange, sent), headers)
+            exchange.is_stream = asked.is_stream
+            if api.embeds:
+                decision = embedder(state, exchange.principal, asked.model)
+            else:
+                decision = decide(state, self.pool, exchange.principal, asked.model, asked.dials, asked.prompt)
+            exchange.decided(state, asked.model, decision)
             # No await between taking the state and here, so the pool and the state know the same deployments.
             name = self.pool.choose(decision.candidate)
             assert name is not None, "settings give every candidate a deployment"
-            return await self._attempt(state, exchange, request, state.deployments[name], headers)
+            deployment = state.deployments[name]
+            exchange.deployment = deployment
+            errand = Errand(
+                id=exchange.id,
+                key=exchange.principal.name,
+                candidate=decision.candidate,
+                created_unix_s=int(exchange.time_unix_s),
+                request=sent,
+                mode=asked.dials.losses or state.settings.routing.losses,
+                max_output_tokens=state.candidate(decision.candidate).capabilities.max_output_tokens,
+            )
+            relay = relay_of(api, asked, deployment, self.states, errand)
+            exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
+            keep = self._keeping(state, api, exchange, asked.body)
+            return await self._attempt(state, api, exchange, asked, relay, headers, query, keep)
         except GatewayError as error:
             exchange.fail(self.records, error)
             raise
@@ -137,16 +170,31 @@ class Gateway:
     async def _attempt(
         self,
         state: State,
+        api: ClientApi,
         exchange: Exchange,
-        request: ChatRequest,
-        deployment: Deployment,
-        headers: Iterable[Header],
+        asked: Asked,
+        relay: Relay,
+        headers: list[Header],
+        query: bytes,
+        keep: Keep | None,
     ) -> Answer:
         """Try one deployment: a whole answer, or the first event of a stream, or an UpstreamError."""
-        exchange.deployment = deployment
+        deployment, line = exchange.deployment, relay.line
+        assert deployment is not None
+        body = relay.body()
         exchange.call = self.pool.begin(deployment.name)
-        body, exchange.lost = to_upstream(request, deployment.model, deployment.parameters, deployment.quirks)
-        response = await self.upstream.send(_to_send(state, deployment, body, headers))
+        response = await self.upstream.send(
+            to_send(
+                state.settings.server,
+                deployment,
+                line,
+                body,
+                headers,
+                url=relay.url,
+                is_translated=relay.is_translated,
+                query=query,
+            )
+        )
         try:
             if response.status >= 400:
                 raise error_of(
@@ -155,46 +203,66 @@ class Gateway:
                     await response.read(),
                     provider=deployment.provider,
                     deployment=deployment.name,
+                    dialect=DIALECTS[line.dialect],
+                    is_translated=relay.is_translated,
                 )
-            if request.is_stream:
-                return await self._streamed(exchange, request, response)
-            return await self._whole(exchange, response)
+            if asked.is_stream:
+                return await self._streamed(exchange, relay, response, keep)
+            return await self._whole(exchange, relay, response, keep)
         except BaseException:
             await response.close()
             raise
 
-    async def _whole(self, exchange: Exchange, response: UpstreamResponse) -> Answer:
+    async def _whole(self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None) -> Answer:
         if exchange.call is not None:
             exchange.call.first_byte()
         body = await response.read()
         await response.close()
         try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise _broken(exchange, "answered 200 with something that is not JSON") from None
-        if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-            raise _broken(exchange, "answered 200 without choices")
-        exchange.usage = usage_of(answer)
-        headers = [*exchange.headers(), *_returned(response), (b"content-type", b"application/json")]
+            turned, exchange.usage = relay.whole(body)
+        except UpstreamBroken as error:
+            raise _broken(exchange, error.message) from None
+        headers = [*exchange.headers(), *returned(response), (b"content-type", b"application/json")]
         exchange.settle(self.records, "ok", 200)
         if exchange.cost_usd is not None:
             headers.append((b"x-turnout-cost-usd", b"%.9f" % exchange.cost_usd))
-        headers.append((b"content-length", b"%d" % len(body)))
-        return Answer(headers, body)
+        headers.append((b"content-length", b"%d" % len(turned)))
+        if keep is not None:
+            keep(turned)
+        return Answer(headers, turned)
 
-    async def _streamed(self, exchange: Exchange, request: ChatRequest, response: UpstreamResponse) -> Answer:
+    async def _streamed(
+        self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None
+    ) -> Answer:
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             raise _broken(exchange, "answered a streaming request with something that is not a stream")
-        watch = ChatStream(keeps_usage=request.wants_usage, n_choices=request.n_choices)
-        events = _events(exchange, response, watch)
+        conveyor = relay.conveyor()
+        events = _events(exchange, response, conveyor)
         # Until the first event nothing is promised: an upstream that dies before it gets a proper status.
         first = await anext(events, b"")
-        if watch.is_failed and watch.n_events == 1:
+        if conveyor.is_failed and conveyor.n_events == 1:
             raise _broken(exchange, "answered with an error event")
         if exchange.call is not None:
             exchange.call.first_byte()
-        headers = [*exchange.headers(), *_returned(response), *_STREAM_HEADERS]
-        return Answer(headers, stream=StreamedAnswer(self.records, exchange, response, watch, first, events))
+        headers = [*exchange.headers(), *returned(response), *_STREAM_HEADERS]
+        return Answer(headers, stream=StreamedAnswer(self.records, exchange, response, conveyor, first, events, keep))
+
+    def _with_history(
+        self, state: State, api: ClientApi, exchange: Exchange, body: dict[str, object]
+    ) -> dict[str, object]:
+        """Put the history in that a request refers to by ``previous_response_id``."""
+        if api.dialect.name != "responses" or exchange.principal is None:
+            return body
+        return self.responses.expanded(exchange.principal.name, body, is_on=state.settings.responses.keep_for_s > 0)
+
+    def _keeping(self, state: State, api: ClientApi, exchange: Exchange, body: Mapping[str, object]) -> Keep | None:
+        """Return what keeps the response, or None where nothing is to be kept."""
+        keep_for_s = state.settings.responses.keep_for_s
+        if api.dialect.name != "responses" or not keep_for_s or body.get("store") is False:
+            return None
+        assert exchange.principal is not None
+        key = exchange.principal.name
+        return lambda answer: self.responses.put(key, items_of(body), document(answer), keep_for_s)
 
 
 class StreamedAnswer:
@@ -205,65 +273,70 @@ class StreamedAnswer:
         records: RecordStore,
         exchange: Exchange,
         response: UpstreamResponse,
-        watch: ChatStream,
+        conveyor: Conveyor,
         first: bytes,
         events: AsyncGenerator[bytes],
+        keep: Keep | None = None,
     ) -> None:
         self._records = records
         self._exchange = exchange
         self._response = response
-        self._watch = watch
+        self._conveyor = conveyor
         self._first = first
         self._events = events
+        self._keep = keep
         self._failure: UpstreamError | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._first
+        last = self._first
         try:
-            async for event in self._events:
-                yield event
+            async for last in self._events:
+                yield last
         except UpstreamError as error:
             self._failure = error
-            yield error_event(error)
+            yield self._conveyor.broken(error)
+        if self._keep is not None and self._conveyor.is_done:
+            _keep_last(self._keep, last)
 
     async def close(self) -> None:
         """Settle, then let go of the provider; idempotent.
 
         Settling comes first and cannot be cancelled; a client that left is told from a provider that broke off.
         """
-        self._exchange.usage = self._watch.usage
+        self._exchange.usage = self._conveyor.usage
         if self._failure is not None:
             outcome = self._failure.outcome
-        elif self._watch.is_failed:
+        elif self._conveyor.is_failed:
             outcome = UpstreamBroken.outcome
         else:
-            outcome = "ok" if self._watch.is_done else ClientDisconnected.outcome
+            outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
         self._exchange.settle(self._records, outcome, 200)
         await self._response.close()
         await self._events.aclose()
 
 
-async def _events(exchange: Exchange, response: UpstreamResponse, watch: ChatStream) -> AsyncGenerator[bytes]:
-    """Yield whole events, untouched, up to the one that ends the stream; any other end raises."""
+async def _events(exchange: Exchange, response: UpstreamResponse, conveyor: Conveyor) -> AsyncGenerator[bytes]:
+    """Yield whole events for the client, up to the one that ends the stream; any other end raises."""
     splitter = EventSplitter()
     chunks = aiter(response.chunks())
     async for chunk in chunks:
-        kept = b"".join(event for event in splitter.feed(chunk) if watch.pass_on(event))
+        kept = b"".join([conveyor.pass_on(event) for event in splitter.feed(chunk)])
         if kept:
             yield kept
-        if watch.is_failed:
+        if conveyor.is_failed:
             return
-        if watch.is_done:
+        if conveyor.is_done:
             await _hear_out(chunks)
             return
-    if rest := watch.pass_on_rest(splitter.rest()):
+    if rest := conveyor.pass_on_rest(splitter.rest()):
         yield rest
-    if not watch.is_done and not watch.is_failed:
+    if not conveyor.is_done and not conveyor.is_failed:
         raise _broken(exchange, "ended its stream without finishing the answer")
 
 
 async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows ``[DONE]``, normally nothing, so that the connection ends whole."""
+    """Read what follows the end of an answer, normally nothing, so that the connection ends whole."""
     try:
         async with asyncio.timeout(_LAST_WORDS_S):
             async for _ in chunks:
@@ -272,33 +345,11 @@ async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
         return
 
 
-def _to_send(state: State, deployment: Deployment, body: bytes, headers: Iterable[Header]) -> UpstreamRequest:
-    server = state.settings.server
-    sent = dict(deployment.headers)
-    for name, value in headers:
-        if name in _FORWARDED:
-            sent[name.decode("latin-1")] = value.decode("latin-1")
-    return UpstreamRequest(
-        url=deployment.url,
-        headers=sent,
-        body=body,
-        connect_timeout_s=server.connect_timeout_s,
-        first_byte_timeout_s=server.first_byte_timeout_s,
-        idle_timeout_s=server.idle_timeout_s,
-        total_timeout_s=server.total_timeout_s,
-        provider=deployment.provider,
-        deployment=deployment.name,
-    )
-
-
-def _returned(response: UpstreamResponse) -> list[Header]:
-    """Pick the provider's headers that the client may see, made fit for the wire: they are foreign words."""
-    theirs = response.headers
-    return [
-        (ours, _CONTROL.sub("", theirs[name]).encode("latin-1", "replace"))
-        for name, ours in _RETURNED.items()
-        if name in theirs
-    ]
+def _keep_last(keep: Keep, events: bytes) -> None:
+    """Keep the response that the last event of a Responses stream holds whole."""
+    for event in EventSplitter().feed(events):
+        if b"response.completed" in event[:64]:
+            keep(written(document(data_of(event) or b"{}").get("response")))
 
 
 def _broken(exchange: Exchange, what: str) -> UpstreamBroken:

@@ -1,16 +1,24 @@
 """The table of one provider in the settings, and what the directory of providers adds to it.
 
-Entry point: :class:`ProviderSettings`.
+Entry points: :class:`ProviderSettings`, :meth:`ProviderSettings.ways`.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving import tables
-from serving.providers.directory import PROVIDERS, Provider
+from serving.providers.directory import PROVIDERS
+from serving.providers.provider import APIS, UNKNOWN, Provider, Way, placeholders_of
 from serving.tables import about
+
+
+def _apis(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or any(api not in APIS or value.count(api) > 1 for api in value):
+        raise ValueError('a list of "chat", "responses", "messages" and "gemini", each once at most')
+    return tuple(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,19 @@ class ProviderSettings:
     )
     base_url: str = field(
         default="",
-        metadata=about(tables.url, "Its OpenAI-compatible root, up to and with /v1; a known provider has its own."),
+        metadata=about(
+            tables.url,
+            "Its root: of an OpenAI-compatible API up to and with /v1, of others what stands before /v1/messages or "
+            "/models; a known provider has its own.",
+        ),
+    )
+    apis: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            _apis,
+            "APIs it is called by, of chat, responses, messages and gemini, best first; absent: those a known provider "
+            "serves well (at another URL: at one root), else chat.",
+        ),
     )
     api_key_env: str | None = field(
         default=None,
@@ -43,6 +63,23 @@ class ProviderSettings:
         if self.emulated:
             return None
         return PROVIDERS.get(self.kind or ("" if self.base_url else self.name))
+
+    def ways(self, emulator_url: str | None = None) -> Mapping[str, Way]:
+        """Return how it is called.
+
+        Parameters
+        ----------
+        emulator_url : str or None
+            Where the built-in emulator listens, up to and with ``/v1``; only an emulated provider needs it.
+
+        Returns
+        -------
+        Mapping of str to Way
+            By API, the preferred one first; empty for an emulated provider without an emulator.
+        """
+        if self.emulated:
+            return _emulated(emulator_url, self.apis or APIS) if emulator_url else {}
+        return (self.known() or UNKNOWN).ways(self.base_url, self.apis)
 
     def url(self) -> str:
         """Return its root; empty for an emulated one."""
@@ -64,11 +101,44 @@ class ProviderSettings:
             near = difflib.get_close_matches(self.kind, PROVIDERS, 1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             return [f".kind = {self.kind!r}: expected a name that `turnout providers` lists{hint}"]
-        elif not self.url():
+        elif self.base_url:
+            if unfilled := placeholders_of(self.base_url):
+                return [f".base_url = {self.base_url!r}: expected your own words in the place of {_braced(unfilled)}"]
+        elif known is None:
             return [".base_url: missing; only an emulated provider and those that `turnout providers` lists need none"]
-        elif known is not None and not self.base_url and known.placeholders:
+        else:
+            return self._contradictions_of(known)
+        return []
+
+    def _contradictions_of(self, known: Provider) -> list[str]:
+        """Say what is wrong with a known provider at its usual place."""
+        wanted = known.dialects if self.apis is None else self.apis
+        if lacking := [api for api in wanted if api not in known.roots]:
             return [
-                f".base_url: missing; {known.title} needs yours, of the form {known.chat} "
+                f".apis: {known.title} is not known to serve {', '.join(lacking)}; expected of "
+                f"{', '.join(known.roots)}, or a base_url where it does"
+            ]
+        unfilled = [api for api in wanted if placeholders_of(known.roots[api])]
+        # One root serves one API: two of them are two providers of the same kind.
+        if unfilled and (self.apis is not None or len(unfilled) == len(wanted)):
+            forms = {known.roots[api]: api for api in reversed(unfilled)}
+            told = [
+                root if api == known.dialects[0] else f'{root} with apis = ["{api}"]'
+                for root, api in reversed(forms.items())
+            ]
+            return [
+                f".base_url: missing; {known.title} needs yours, of the form {' or '.join(told)} "
                 f'(beside kind = "{known.name}")'
             ]
         return []
+
+
+def _emulated(url: str, apis: tuple[str, ...]) -> Mapping[str, Way]:
+    """Return the ways to the emulator, which serves Gemini under another version than the rest."""
+    host = url.removesuffix("/v1")
+    ways = {**UNKNOWN.ways(url, APIS), **UNKNOWN.ways(f"{host}/v1beta", ("gemini",))}
+    return {api: ways[api] for api in apis}
+
+
+def _braced(words: tuple[str, ...]) -> str:
+    return ", ".join(f"{{{word}}}" for word in dict.fromkeys(words))

@@ -34,7 +34,8 @@ class RequestRecord(NamedTuple):
 
     ``id`` is the decision id that went out in the response headers, ``time_unix_s`` its arrival, ``key`` the
     name of the client's key, ``outcome`` "ok" or the ``outcome`` of the error that ended it. Token counts are
-    the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice.
+    the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice;
+    ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was.
     """
 
     id: str
@@ -62,6 +63,9 @@ class RequestRecord(NamedTuple):
     cost_usd: float | None = None
     first_byte_s: float | None = None
     total_s: float | None = None
+    api: str | None = None
+    upstream_dialect: str | None = None
+    losses: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,5 +288,11 @@ def m001_request(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX request_by_time ON request (time_unix_s)")
 
 
+def m002_translation(database: sqlite3.Connection) -> None:
+    """Add what was spoken on both sides, and what was lost between (paths of fields, never a value)."""
+    for column in ("api", "upstream_dialect", "losses"):
+        database.execute(f"ALTER TABLE request ADD COLUMN {column} TEXT")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request, m002_translation)

@@ -19,10 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from router.domain import Capabilities, Policy, Price
+from router.domain import Policy
 from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
+from serving.candidate_settings import CandidateSettings
+from serving.dialects.losses import MODES
 from serving.errors import KeysRequired, SettingsError
 from serving.provider_settings import ProviderSettings
 from serving.tables import about
@@ -82,6 +84,14 @@ class ServerSettings:
         default=30.0,
         metadata=about(tables.number(0), "How long requests in flight may finish after SIGTERM.", "s"),
     )
+    state_secret_env: str | None = field(
+        default=None,
+        metadata=about(
+            tables.variable,
+            "Environment variable with a secret that seals reasoning state, the same for all replicas; absent: a new "
+            "one at every start.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,14 @@ class RoutingSettings:
     """``[routing]``: what ``auto`` means."""
 
     default: str = field(default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.'))
+    losses: str = field(
+        default="warn",
+        metadata=about(
+            tables.choice(*MODES),
+            "What to do about request fields that a translation cannot carry: strict refuses, warn tells in "
+            "x-turnout-lost, silent only records.",
+        ),
+    )
     presets: Mapping[str, PresetSettings] = field(
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
@@ -109,69 +127,17 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentSettings:
-    """``[[candidates.deployments]]``: one way to reach a candidate."""
+class ResponsesSettings:
+    """``[responses]``: what is kept for clients that refer to earlier responses."""
 
-    provider: str = field(metadata=about(tables.name, "Name of a provider above."))
-    model: str = field(metadata=about(tables.text, "The provider's own name for the candidate."))
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateSettings:
-    """``[[candidates]]``: an LLM the router may choose."""
-
-    name: str = field(metadata=about(tables.name, "What clients, decisions and the bundle call it."))
-    deployments: tuple[DeploymentSettings, ...] = field(
-        metadata={"rows": DeploymentSettings, "help": "Ways to reach it; at least one."}
+    keep_for_s: float = field(
+        default=0.0,
+        metadata=about(
+            tables.number(0),
+            "How long responses are kept in memory, per key, for previous_response_id; 0 keeps none and refuses it.",
+            "s",
+        ),
     )
-    like: str | None = field(
-        default=None,
-        metadata=about(tables.name, "Bundle candidate whose predictions it borrows; shown in every decision."),
-    )
-    parameters: Mapping[str, object] = field(
-        default_factory=dict, metadata=about(tables.parameters, "Request fields it is always called with.")
-    )
-    tools: bool = field(default=True, metadata=about(tables.flag, "Accepts tools."))
-    vision: bool = field(default=False, metadata=about(tables.flag, "Accepts images."))
-    json_schema: bool = field(default=True, metadata=about(tables.flag, "Accepts a JSON schema as response format."))
-    context_window_tokens: int | None = field(
-        default=None,
-        metadata=about(tables.count(1), "Longest input and output together; absent excludes nothing.", "tokens"),
-    )
-    max_output_tokens: int | None = field(
-        default=None, metadata=about(tables.count(1), "Longest output; absent excludes nothing.", "tokens")
-    )
-    input_usd_per_mtok: float | None = field(
-        default=None,
-        metadata=about(tables.number(0), "Price of input; absent asks genai-prices, else unknown (null).", "USD/Mtok"),
-    )
-    output_usd_per_mtok: float | None = field(
-        default=None,
-        metadata=about(tables.number(0), "Price of output; given together with the input price.", "USD/Mtok"),
-    )
-    cache_read_usd_per_mtok: float | None = field(
-        default=None, metadata=about(tables.number(0), "Price of cached input.", "USD/Mtok")
-    )
-    cache_write_usd_per_mtok: float | None = field(
-        default=None, metadata=about(tables.number(0), "Price of writing input to the cache.", "USD/Mtok")
-    )
-
-    def price(self) -> Price | None:
-        """Return the price stated in the file, or None where it states none."""
-        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
-            return None
-        return Price(
-            self.input_usd_per_mtok,
-            self.output_usd_per_mtok,
-            self.cache_read_usd_per_mtok,
-            self.cache_write_usd_per_mtok,
-        )
-
-    def capabilities(self) -> Capabilities:
-        """Return what the candidate can do, in the router's words."""
-        return Capabilities(
-            self.tools, self.vision, self.json_schema, self.context_window_tokens, self.max_output_tokens
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +162,10 @@ class Settings:
     )
     routing: RoutingSettings = field(
         default_factory=RoutingSettings, metadata={"table": RoutingSettings, "help": "What auto means."}
+    )
+    responses: ResponsesSettings = field(
+        default_factory=ResponsesSettings,
+        metadata={"table": ResponsesSettings, "help": "What is kept for clients that refer to earlier responses."},
     )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
@@ -297,6 +267,26 @@ def credentials(settings: Settings) -> Mapping[str, str]:
     return found
 
 
+def state_secret(settings: Settings) -> bytes | None:
+    """Read the secret that seals reasoning state out of the environment; None where none is named.
+
+    Raises
+    ------
+    SettingsError
+        The variable is not set, or holds fewer than 16 characters.
+    """
+    variable = settings.server.state_secret_env
+    if variable is None:
+        return None
+    secret = os.environ.get(variable, "").strip()
+    if len(secret) < 16:
+        raise refused(
+            settings.source,
+            [f"server.state_secret_env: expected at least 16 characters in the environment variable {variable}"],
+        )
+    return secret.encode()
+
+
 def reference() -> tuple[tables.Row, ...]:
     """Return every key with default, unit and help: the table that ``turnout settings`` prints."""
     return tuple(tables.described(Settings))
@@ -351,8 +341,8 @@ def _contradictions(settings: Settings) -> list[str]:
             for i, name in enumerate(names)
             if name in names[:i]
         )
-    if not settings.candidates:
-        problems.append("candidates: expected at least one [[candidates]] table")
+    if all(candidate.embeddings for candidate in settings.candidates):
+        problems.append("candidates: expected at least one [[candidates]] table that answers")
     for name, policy in settings.policies().items():
         try:
             check_policy(policy)

@@ -1,8 +1,7 @@
 """State: everything one request needs to know, as one frozen value.
 
 Made whole from settings and a bundle by :func:`build`, swapped whole by :mod:`serving.reload`; a request keeps the
-one it began with. It opens files (the bundle) but no connections, and holds the only copies of provider credentials,
-inside :class:`Deployment`, whose repr leaves them out.
+one it began with. It opens files (the bundle) but no connections.
 
 Entry point: :func:`build`.
 """
@@ -11,40 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from router import Candidate, Router
 from router.bundle import MANIFEST, load
 from router.errors import BundleMissing, RouterError
+from serving.candidate_settings import CandidateSettings
+from serving.deployment import Deployment, line_of
+from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
 from serving.provider_settings import ProviderSettings
-from serving.providers.directory import NO_QUIRKS, Quirks
-from serving.settings import CandidateSettings, Settings, credentials, is_loopback, refused
+from serving.providers.quirks import NO_QUIRKS
+from serving.settings import Settings, credentials, is_loopback, refused
 
-CHAT_PATH = "/chat/completions"
 #: Name, modification time, size and inode of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One way to reach a candidate, ready to be called.
-
-    ``headers`` hold the credential; ``marks`` are the response headers that say who answered.
-    """
-
-    name: str
-    candidate: str
-    provider: str
-    model: str
-    url: str
-    is_emulated: bool
-    parameters: Mapping[str, object]
-    quirks: Quirks
-    headers: Mapping[str, str] = field(repr=False)
-    marks: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +39,8 @@ class State:
         By their own name, in the order of the file.
     candidates : Mapping of str to Candidate
         The pool, in the order of the file, at the prices of the file or of the catalogue.
+    embedders : Mapping of str to Candidate
+        Those that embed text instead of answering; nothing decides between them.
     aliases : tuple of str
         The model names that ask for a decision: ``auto`` and one per preset.
     loaded_unix_s : float
@@ -69,6 +53,7 @@ class State:
     router: Router
     keys: KeyRing
     candidates: Mapping[str, Candidate]
+    embedders: Mapping[str, Candidate]
     deployments: Mapping[str, Deployment]
     aliases: tuple[str, ...]
     loaded_unix_s: float
@@ -78,6 +63,10 @@ class State:
     def bundle_id(self) -> str:
         """Return ``name@version`` of the bundle."""
         return self.router.bundle.manifest.id
+
+    def candidate(self, name: str) -> Candidate:
+        """Return a candidate or an embedder by its name."""
+        return self.candidates.get(name) or self.embedders[name]
 
     def candidate_of(self) -> dict[str, str]:
         """Return deployment name to candidate name, as the pool wants it."""
@@ -127,7 +116,9 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
     if problems:
         raise refused(settings.source, problems)
     providers = {provider.name: provider for provider in settings.providers}
-    candidates = {row.name: _candidate_of(row, providers) for row in settings.candidates}
+    made = {row.name: _candidate_of(row, providers) for row in settings.candidates}
+    embedders = {row.name: made.pop(row.name) for row in settings.candidates if row.embeddings}
+    candidates = made
     try:
         router = Router(bundle, tuple(candidates.values()), settings.policies())
     except RouterError as error:
@@ -140,8 +131,8 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
     deployments = {}
     for row in settings.candidates:
         for way in row.deployments:
-            made = _deployment_of(row, way.model, providers[way.provider], secrets, emulator_url)
-            deployments[made.name] = made
+            deployment = _deployment_of(row, way.model, providers[way.provider], secrets, emulator_url)
+            deployments[deployment.name] = deployment
     return State(
         settings=settings,
         router=router,
@@ -150,6 +141,7 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
             allow_anonymous=is_loopback(host),
         ),
         candidates=candidates,
+        embedders=embedders,
         deployments=deployments,
         aliases=("auto", *(f"auto:{preset}" for preset in router.presets)),
         loaded_unix_s=time.time(),
@@ -208,16 +200,9 @@ def _deployment_of(
     secrets: Mapping[str, str],
     emulator_url: str | None,
 ) -> Deployment:
-    known = provider.known()
-    base_url = provider.url()
-    if provider.emulated:
-        if emulator_url is None:
-            raise SettingsError(f"provider {provider.name!r} is emulated, but the emulator does not run")
-        base_url = emulator_url
-    headers = {"content-type": "application/json"}
-    if provider.name in secrets:
-        key = secrets[provider.name]
-        headers |= known.credential(key) if known else {"authorization": f"Bearer {key}"}
+    if provider.emulated and emulator_url is None:
+        raise SettingsError(f"provider {provider.name!r} is emulated, but the emulator does not run")
+    known, key = provider.known(), secrets.get(provider.name)
     marks = [(b"x-turnout-candidate", row.name.encode("latin-1"))]
     if provider.emulated:
         marks.append((b"x-turnout-emulated", b"true"))
@@ -226,10 +211,18 @@ def _deployment_of(
         candidate=row.name,
         provider=provider.name,
         model=model,
-        url=base_url + CHAT_PATH,
         is_emulated=provider.emulated,
-        parameters=row.parameters,
         quirks=known.quirks if known else NO_QUIRKS,
-        headers=headers,
+        lines={
+            way.dialect: line_of(
+                way.dialect,
+                way.root,
+                model,
+                {"content-type": "application/json", **way.headers, **(way.credential(key) if key else {})},
+                parameters_in(way.dialect, row.parameters, model),
+            )
+            for way in provider.ways(emulator_url).values()
+        },
         marks=tuple(marks),
+        kind=known.name if known else "",
     )

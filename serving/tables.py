@@ -105,6 +105,17 @@ def number(low: float, *, is_open: bool = False) -> Check:
     return check
 
 
+def choice(*words: str) -> Check:
+    """Accept one of a few words."""
+
+    def check(value: object) -> str:
+        if value not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return str(value)
+
+    return check
+
+
 def globs(value: object) -> tuple[str, ...]:
     """Accept a list of names and globs."""
     if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):

@@ -1,21 +1,26 @@
 """Prices and context windows as the ``genai-prices`` package publishes them.
 
 It carries its data with it: no network, and its self-update is never started. A model it does not know, or knows
-without both prices, has no price (None), never a zero. Of tiered prices the base tier is taken, of conditional
-ones what holds today, and no variant (batch, priority). Entry points: :func:`lookup`, :func:`entries`.
+without both prices, has no price (None), never a zero. Of conditional prices those are taken that hold today, and no
+variant (batch, priority). It knows nothing of what an LLM can do but what is paid for apart, such as sound. Entry
+points: :func:`lookup`, :func:`entries`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from router.domain import Price
+from router.domain import Price, PriceTier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo
+
+#: The catalogue's names of the prices in a :class:`Price`, in its order.
+_UNITS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,19 @@ class CatalogueEntry:
         USD per million tokens.
     context_window_tokens : int or None
         Longest input.
+    paid_apart : tuple of str
+        What costs something that ``price`` leaves out, such as "input_audio", "web_searches" or "requests" (each of
+        them); all that the catalogue knows of what an LLM can do.
+    is_deprecated : bool
+        The provider is known to be about to end it.
     """
 
     provider: str
     model: str
     price: Price | None
     context_window_tokens: int | None
+    paid_apart: tuple[str, ...] = ()
+    is_deprecated: bool = False
 
 
 def lookup(provider: str | None, model: str, *, base_url: str | None = None) -> CatalogueEntry | None:
@@ -65,37 +77,51 @@ def lookup(provider: str | None, model: str, *, base_url: str | None = None) -> 
         )
     except LookupError:
         return None
-    return CatalogueEntry(found.id, info.id, _price_of(info), info.context_window)
+    return _entry_of(found.id, info)
 
 
 def entries() -> list[CatalogueEntry]:
     """Return every LLM that the catalogue knows both prices of, by provider and model."""
     from genai_prices.data_snapshot import get_snapshot
 
-    found = [
-        CatalogueEntry(provider.id, info.id, price, info.context_window)
-        for provider in get_snapshot().providers
-        for info in provider.models
-        if (price := _price_of(info)) is not None
-    ]
+    every = (_entry_of(provider.id, info) for provider in get_snapshot().providers for info in provider.models)
+    found = [entry for entry in every if entry.price is not None]
     return sorted(found, key=lambda entry: (entry.provider, entry.model))
 
 
-def _price_of(info: ModelInfo) -> Price | None:
+def _entry_of(provider: str, info: ModelInfo) -> CatalogueEntry:
     published = vars(info.get_prices(datetime.now(UTC)))
-    input_usd = _base_of(published.get("input_mtok"))
-    output_usd = _base_of(published.get("output_mtok"))
-    if input_usd is None or output_usd is None:
-        return None
-    return Price(
-        input_usd,
-        output_usd,
-        _base_of(published.get("cache_read_mtok")),
-        _base_of(published.get("cache_write_mtok")),
+    return CatalogueEntry(
+        provider,
+        info.id,
+        _price_of(published),
+        info.context_window,
+        tuple(unit.rpartition("_")[0] for unit in sorted(published.keys() - _UNITS) if published[unit] is not None),
+        bool(info.deprecated),
     )
 
 
-def _base_of(published: object) -> float | None:
-    """Return one price as a float: of a tiered one its base."""
-    value = getattr(published, "base", published)
+def _price_of(published: Mapping[str, object]) -> Price | None:
+    """Return the price of short requests, with the tiers of longer ones."""
+    base = _price_above(published, 0)
+    if base is None:
+        return None
+    starts = {tier.start for unit in _UNITS for tier in getattr(published.get(unit), "tiers", ())}
+    tiers = [(start, _price_above(published, start)) for start in sorted(starts)]
+    return replace(base, tiers=tuple(PriceTier(start, price) for start, price in tiers if price is not None))
+
+
+def _price_above(published: Mapping[str, object], input_tokens: int) -> Price | None:
+    """Return what a request pays of which the input is longer than so many tokens; None without both prices."""
+    input_usd, output_usd, read_usd, write_usd, write_1h_usd = (
+        _amount_above(published.get(unit), input_tokens) for unit in _UNITS
+    )
+    if input_usd is None or output_usd is None:
+        return None
+    return Price(input_usd, output_usd, read_usd, write_usd, write_1h_usd)
+
+
+def _amount_above(published: object, input_tokens: int) -> float | None:
+    reached = [tier.price for tier in getattr(published, "tiers", ()) if tier.start <= input_tokens]
+    value = reached[-1] if reached else getattr(published, "base", published)
     return float(value) if isinstance(value, Decimal) else None

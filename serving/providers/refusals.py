@@ -7,12 +7,16 @@ it may quote our credential or account (401, 402, 403), nor when it is not a JSO
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import orjson
 
+from serving.dialects.chat.dialect import CHAT
+from serving.dialects.dialect import Dialect
+from serving.dialects.gemini.answer import retry_delay_s
 from serving.errors import (
     UpstreamBroken,
     UpstreamDenied,
@@ -29,6 +33,13 @@ _OVERLOADED = frozenset({429, 503, 529})
 _RETRYABLE_4XX = frozenset({408, 409, 425})
 #: 429s that mean "money ran out": waiting does not help, another deployment may.
 _OUT_OF_MONEY = frozenset({"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"})
+#: How providers say that a request is longer than the model reads, in code or words.
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|prompt is too long|maximum context length|context window|input token count .* exceeds|"
+    r"too many tokens|exceeds? the (?:model'?s )?(?:maximum )?(?:context|token limit)",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 def error_of(
@@ -39,6 +50,8 @@ def error_of(
     provider: str = "",
     deployment: str = "",
     now: datetime | None = None,
+    dialect: Dialect | None = None,
+    is_translated: bool = False,
 ) -> UpstreamError:
     """Translate an answer with status 400 or more.
 
@@ -54,12 +67,18 @@ def error_of(
         Where it came from.
     now : datetime or None
         Only for a ``Retry-After`` that is a date; None reads the clock.
+    dialect : Dialect or None
+        What the provider was spoken to in; None is Chat.
+    is_translated : bool
+        The client speaks another dialect: it gets its own envelope, with the provider's words in it.
     """
     where = provider or deployment or "the provider"
-    fault = _fault(body)
-    shown = body if fault is not None and len(body) <= MAX_BODY_BYTES else None
-    code = fault.get("code") if fault else None
+    answer = _object(body)
+    words, code = _words(answer, dialect)
+    shown = body if answer is not None and len(body) <= MAX_BODY_BYTES and not is_translated else None
     retry_after_s = retry_after_of(headers, now)
+    if retry_after_s is None and answer is not None:
+        retry_after_s = retry_delay_s(answer)
     if status in _DENIED or (status == 429 and code in _OUT_OF_MONEY):
         return UpstreamDenied(
             f"{where} refused the gateway's own credential or account (status {status}); "
@@ -89,10 +108,11 @@ def error_of(
             body=shown,
         )
     return UpstreamRefused(
-        f"{where} refused the request (status {status})",
+        words if is_translated and words else f"{where} refused the request (status {status})",
         provider=provider,
         deployment=deployment,
-        status=status,
+        status=400 if status == 404 and is_translated else status,
+        code="context_length_exceeded" if _TOO_LONG.search(f"{code} {words}") else _plain(code),
         upstream_status=status,
         retry_after_s=retry_after_s,
         is_retryable=status in _RETRYABLE_4XX,
@@ -126,13 +146,23 @@ def _until(date: str, now: datetime | None) -> float:
     return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
 
 
-def _fault(body: bytes) -> dict[str, object] | None:
-    """Return the object under ``error``, {} for another JSON object, None when it is not JSON at all."""
+def _words(answer: Mapping[str, object] | None, dialect: Dialect | None) -> tuple[str, str | None]:
+    """Return the words and the code of an error body."""
+    found = (dialect or CHAT).read_error(answer) if answer is not None else None
+    return found or ("", None)
+
+
+def _plain(code: str | None) -> str | None:
+    """Return a code that is one: a short word of the provider's, fit to be told."""
+    return code if code is not None and _CODE.fullmatch(code) else None
+
+
+def _object(body: bytes) -> dict[str, object] | None:
+    """Return the JSON object of a body, also where it stands alone in an array (Gemini); None of anything else."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(answer, dict):
-        return None
-    fault = answer.get("error")
-    return fault if isinstance(fault, dict) else {}
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    return answer if isinstance(answer, dict) else None

@@ -92,3 +92,8 @@ def test_calls_made_earlier_and_attachments_are_paid_for():
     call = {"id": "1", "type": "function", "function": {"name": "read", "arguments": "x" * 1_000}}
     assert read([{"role": "assistant", "content": None, "tool_calls": [call]}]).shape.n_characters == 1_000 + 13
     assert read([user([{"type": "input_audio", "input_audio": {"data": "AA=="}}])]).shape.n_characters == 4_000
+
+
+def test_parts_of_no_known_kind_are_passed_over():
+    parts = [{"type": ["text"], "text": "x"}, {"type": {}}, {"text": "y"}, 7, {"type": "text", "text": "Hello."}]
+    assert read([{"role": "user", "content": parts}]).text == "Hello."

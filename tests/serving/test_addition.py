@@ -30,8 +30,8 @@ def test_well_over_two_hundred_models_are_listed_with_prices() -> None:
 
 def test_a_search_finds_by_part_of_the_name_and_by_provider() -> None:
     found = run(models, "--search", "GPT-4o-mini", "--provider", "openai").output.splitlines()
-    assert found[0].split() == ["provider", "model", "input", "cached", "output", "context"]
-    assert ["openai", "gpt-4o-mini", "0.15", "0.075", "0.6", "128000"] in [line.split() for line in found]
+    assert " ".join(found[0].split()) == "provider model input cached written output context known besides"
+    assert ["openai", "gpt-4o-mini", "0.15", "0.075", "–", "0.6", "128000"] in [line.split()[:7] for line in found]
     assert all(line.startswith("openai") and "gpt-4o-mini" in line for line in found[1:])
     assert "no model of which the name holds" in run(models, "--search", "no-such-thing").output
     assert "turnout providers" in run(models, "--provider", "opena").output
@@ -74,6 +74,36 @@ def test_a_provider_that_needs_an_address_is_told_so_and_takes_one(tmp_path) -> 
     assert run(add, model, "--provider", "azure", "--base-url", url, "--config", str(config)).exit_code == 0
     assert load(config).providers[0].known() is PROVIDERS["azure"]
     assert load(config).providers[0].url() == url
+
+
+def test_what_the_catalogue_knows_besides_prices_is_told_and_what_it_does_not_know_is_said() -> None:
+    (line,) = run(models, "--search", "claude-sonnet-4-5", "--provider", "anthropic").output.splitlines()[1:]
+    assert line.endswith("  dearer above 200,000 tokens; paid apart: web searches")
+    told = json.loads(run(models, "--search", "claude-sonnet-4-5", "--provider", "anthropic", "--json").output)
+    assert told["cache_write_1h_usd_per_mtok"] == 6.0 and told["tiers"][0]["price"]["output_usd_per_mtok"] == 22.5
+    assert "does not know whether an LLM takes tools" in " ".join(run(models, "--help").output.split())
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "api"),
+    [("claude-sonnet-4-5", "anthropic", "messages"), ("gemini-2.5-flash", "gemini", "gemini")],
+)
+def test_a_model_is_added_by_the_api_its_provider_serves_best(model: str, provider: str, api: str, tmp_path) -> None:
+    config = tmp_path / "turnout.toml"
+    added = run(add, model, "--provider", provider, "--config", str(config))
+    assert added.exit_code == 0 and PROVIDERS[provider].key_env in added.output
+    (table,) = load(config).providers
+    assert list(table.ways()) == [api]
+
+
+def test_an_api_is_written_where_it_is_named(tmp_path) -> None:
+    config, url = tmp_path / "turnout.toml", "https://acme.services.ai.azure.com/anthropic"
+    asked = (find_any("azure"), "--provider", "azure", "--config", str(config))
+    refused = run(add, *asked, "--base-url", url, "--api", "telepathy")
+    assert "providers.0.apis" in refused.output and not config.exists()
+    assert run(add, *asked, "--base-url", url, "--api", "messages").exit_code == 0
+    (way,) = load(config).providers[0].ways().values()
+    assert (way.dialect, way.root, way.key_header) == ("messages", url, "x-api-key")
 
 
 def find_any(provider: str) -> str:

@@ -12,7 +12,9 @@ import pytest
 
 from router.errors import BundleMissing
 from serving.api_page import page
-from serving.app import CHAT, create_app
+from serving.app import create_app
+from serving.client_api import CHAT_PATH as CHAT
+from serving.client_api import CLIENT_APIS
 from serving.errors import SettingsError
 
 
@@ -67,11 +69,10 @@ async def test_without_keys_no_web_page_gets_in(running, caplog, method, path, h
     assert (running.records.kept, caplog.messages) == ([], ["refused"])
 
 
-async def test_the_openapi_page_documents_the_chat_endpoint_too(running) -> None:
+async def test_the_openapi_page_documents_the_inference_endpoints_too(running) -> None:
     schema = (await running.client.get("/openapi.json")).json()
-    assert {CHAT, "/v1/route", "/v1/models", "/v1/models/{model}", "/v1/pool", "/healthz", "/readyz"} == set(
-        schema["paths"]
-    )
+    control = {"/v1/route", "/v1/models", "/v1/models/{model}", "/v1/pool", "/healthz", "/readyz"}
+    assert {*CLIENT_APIS, "/v1/messages/count_tokens", "/v1/responses/{response}", *control} == set(schema["paths"])
     assert "Dials" in schema["components"]["schemas"]
     assert schema["paths"][CHAT]["post"]["security"] == [{"HTTPBearer": []}]
     assert "HTTPBearer" in schema["components"]["securitySchemes"]

@@ -126,10 +126,12 @@ async def test_a_body_that_did_not_arrive_in_time_ends_the_connection() -> None:
     assert (b"connection", b"close") in sent.messages[0]["headers"]
 
 
-@pytest.mark.parametrize("own", [frozenset(), frozenset({"/v1/x"})])
-async def test_a_handler_gets_the_same_body_read_here_or_there(own: frozenset[str]) -> None:
+@pytest.mark.parametrize(
+    "own", [{}, {"/v1/x": lambda error, request_id: error.to_openai()}], ids=["read here", "there"]
+)
+async def test_a_handler_gets_the_same_body_read_here_or_there(own) -> None:
     sent = Sent()
-    edge = Edge(echo, LIMITS, reads_own_body=own)
+    edge = Edge(echo, LIMITS, own)
     await edge(a_scope((b"content-length", b"5")), receiving(part(b"he", True), part(b"llo")), sent)
     assert (sent.status, sent.messages[1]["body"]) == (200, b"hello")
 

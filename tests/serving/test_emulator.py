@@ -11,7 +11,11 @@ import orjson
 import pytest
 
 import serving
-from serving.emulated_answers import CANDIDATES, answer_of, n_tokens_of
+from serving.dialects.chat.dialect import CHAT
+from serving.dialects.conversation import ToolCall
+from serving.dialects.losses import Losses
+from serving.emulated_answers import CANDIDATES, TimedAnswer, n_tokens_of
+from serving.emulated_answers import answer_of as timed_answer_of
 from serving.emulated_faults import Fault, StickyFaults, fault_of
 from serving.emulator import EmulatorServer
 from serving.errors import InvalidRequest
@@ -51,6 +55,14 @@ async def emulator() -> AsyncIterator[EmulatorServer]:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+def answer_of(model: str, body: dict[str, object]) -> TimedAnswer:
+    return timed_answer_of(model, CHAT.read_request({"model": model, **body}, Losses()))
+
+
+def text_of(timed: TimedAnswer) -> str:
+    return timed.answer.parts[0].text  # type: ignore[union-attr]
 
 
 def ask(http: aiohttp.ClientSession, emulator: EmulatorServer, **more: object) -> aiohttp.client._RequestContextManager:
@@ -117,23 +129,26 @@ async def test_usage_is_only_streamed_when_asked_for(emulator: EmulatorServer, h
 )
 def test_plain_arithmetic_is_really_answered(question: str, value: str) -> None:
     answer = answer_of("phi-3-mini", {"messages": [{"role": "user", "content": question}]})
-    assert answer.text.startswith("[emulated phi-3-mini] ") and answer.text.endswith(f" = {value}")
+    text = text_of(answer)
+    assert text.startswith("[emulated phi-3-mini] ") and text.endswith(f" = {value}")
 
 
 def test_the_same_request_gets_the_same_answer_and_others_differ() -> None:
     answers = {row.name: answer_of(row.name, QUESTION) for row in CANDIDATES}
     assert answers[MODEL] == answer_of(MODEL, QUESTION)
-    assert len({answer.output_tokens for answer in answers.values()}) > 3
+    assert len({timed.answer.usage.output_tokens for timed in answers.values()}) > 3
     for row in CANDIDATES:
         lengths = [
-            answer_of(row.name, {"messages": [{"role": "user", "content": f"{n}?!"}]}).output_tokens for n in range(200)
+            answer_of(row.name, {"messages": [{"role": "user", "content": f"{n}?!"}]}).answer.usage.output_tokens or 0
+            for n in range(200)
         ]
         assert row.mean_output_tokens / 3.2 < min(lengths) < max(lengths) < row.mean_output_tokens * 3.2
 
 
 def test_a_token_limit_cuts_and_says_so() -> None:
-    answer = answer_of(MODEL, {**QUESTION, "max_tokens": 10})
-    assert (answer.finish_reason, answer.output_tokens, len(answer.text)) == ("length", 10, 40)
+    timed = answer_of(MODEL, {**QUESTION, "max_tokens": 10})
+    assert (timed.answer.finished.reason, timed.answer.usage.output_tokens) == ("length", 10)
+    assert len(text_of(timed)) == 40
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
@@ -151,17 +166,20 @@ async def test_a_demanded_tool_is_called(emulator: EmulatorServer, http: aiohttp
 
 
 def test_tools_nobody_demands_are_not_called_nor_after_their_result() -> None:
-    assert answer_of(MODEL, {**QUESTION, "tools": TOOLS, "tool_choice": "auto"}).tool_call is None
-    messages = [*QUESTION["messages"], {"role": "tool", "tool_call_id": "c", "content": "sunny"}]
-    assert answer_of(MODEL, {"messages": messages, "tools": TOOLS, "tool_choice": "required"}).text
+    assert text_of(answer_of(MODEL, {**QUESTION, "tools": TOOLS, "tool_choice": "auto"}))
+    (called,) = answer_of(MODEL, {**QUESTION, "tools": TOOLS, "tool_choice": "required"}).answer.parts
+    assert isinstance(called, ToolCall)
+    messages = [*QUESTION["messages"], {"role": "tool", "tool_call_id": "c", "content": "sunny"}]  # type: ignore[misc]
+    assert text_of(answer_of(MODEL, {"messages": messages, "tools": TOOLS, "tool_choice": "required"}))
 
 
 def test_json_is_answered_where_json_is_asked_for() -> None:
     schema = TOOLS[0]["function"]["parameters"]  # type: ignore[index]
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    text = answer_of(MODEL, {**QUESTION, "response_format": wanted}).text
+    text = text_of(answer_of(MODEL, {**QUESTION, "response_format": wanted}))
     assert orjson.loads(text)["city"] == f"[emulated {MODEL}]"
-    assert orjson.loads(answer_of(MODEL, {**QUESTION, "response_format": {"type": "json_object"}}).text)["emulated"]
+    plain = answer_of(MODEL, {**QUESTION, "response_format": {"type": "json_object"}})
+    assert orjson.loads(text_of(plain))["emulated"]
 
 
 async def test_it_refuses_with_the_status_asked_for(emulator: EmulatorServer, http: aiohttp.ClientSession) -> None:
@@ -277,7 +295,7 @@ async def test_what_arrived_can_be_looked_at_by_tests(emulator: EmulatorServer, 
     async with ask(http, emulator, seed=1):
         pass
     (received,) = emulator.app.received
-    assert orjson.loads(received.body)["seed"] == 1
+    assert (received.path, orjson.loads(received.body)["seed"]) == ("/v1/chat/completions", 1)
     assert dict(received.headers)[b"content-type"] == b"application/json"
 
 
@@ -289,7 +307,7 @@ async def test_time_passes_at_the_speed_given() -> None:
     began_at = loop.time()
     async with aiohttp.ClientSession() as http, ask(http, emulator) as response:
         await response.read()
-    assert loop.time() - began_at >= 0.001 * (answer.first_token_s + answer.output_tokens / answer.tokens_per_s)
+    assert loop.time() - began_at >= 0.001 * answer.total_s
     await emulator.stop()
 
 

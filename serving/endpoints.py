@@ -1,0 +1,170 @@
+"""The inference endpoints, plain ASGI: between the wire and the gateway, errors in the caller's own envelope.
+
+One class serves every path: it authenticates, reads the body, lets something answer, and sends that. It listens for
+the client leaving from the moment the body has arrived, and then drops everything at once, the call to the provider
+included. Entry point: :class:`Endpoint`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from serving import logs
+from serving.dialects.dialect import Dialect
+from serving.edge import Limits, Receive, Scope, Send, read_body, send_error
+from serving.errors import GatewayError, MethodNotAllowed, UpgradeRequired
+from serving.exchange import Exchange, Header
+from serving.gateway import Answer, Gateway
+
+#: How long after its body arrived a request is served before anybody listens for its client leaving.
+_WATCH_AFTER_S = 0.02
+#: How long a stream may be silent before the client is told that it still lives.
+PING_AFTER_S = 12.0
+#: (exchange, headers, body, query) -> what goes back.
+Answering = Callable[[Exchange, list[Header], bytes, bytes], Awaitable[Answer]]
+
+
+class Endpoint:
+    """``POST`` to one path.
+
+    Parameters
+    ----------
+    gateway : Gateway
+    limits : Limits
+    path : str
+    dialect : Dialect
+        In whose envelope errors leave.
+    answering : callable
+    ping : bytes
+        What a silent stream sends now and then.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        limits: Limits,
+        path: str,
+        dialect: Dialect,
+        answering: Answering,
+        ping: bytes = b": still waiting for the provider\n\n",
+    ) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._path = path
+        self.write_error = dialect.write_error
+        self._answering = answering
+        self._ping = ping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        exchange = Exchange()
+        try:
+            if scope["method"] != "POST":
+                raise _refused_method(self._path, scope)
+            exchange.principal = self._gateway.ready().keys.authenticate(scope["headers"])
+            body = await read_body(scope, receive, self._limits)
+            await self._serve(exchange, scope, body, receive, send)
+        except GatewayError as error:
+            if exchange.principal is not None:
+                exchange.fail(self._gateway.records, error)
+            else:
+                note_refused(error, exchange.id)
+            headers = [*exchange.headers(), *([(b"allow", b"POST")] if isinstance(error, MethodNotAllowed) else [])]
+            await send_error(send, error, headers, self.write_error(error, exchange.id))
+
+    async def _serve(self, exchange: Exchange, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "ASGI servers run applications in tasks"
+        has_left = False
+
+        async def watch() -> None:
+            nonlocal has_left
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            has_left = True
+            task.cancel()
+
+        watcher: asyncio.Task[None] | None = None
+
+        def begin_watch() -> None:
+            nonlocal watcher
+            watcher = asyncio.ensure_future(watch())
+
+        # A task costs as much as parsing the request; an answer quicker than this needs no watcher.
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin_watch)
+        try:
+            answer = await self._answering(exchange, scope["headers"], body, scope.get("query_string", b""))
+            await self._send(answer, send)
+        except asyncio.CancelledError:
+            if not has_left:
+                raise
+            task.uncancel()
+        finally:
+            timer.cancel()
+            if watcher is not None:
+                watcher.cancel()
+
+    async def _send(self, answer: Answer, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": answer.headers}
+        if answer.stream is None:
+            await send(start)
+            await send({"type": "http.response.body", "body": answer.body})
+            return
+        pinging = _Pinging(send, self._ping)
+        try:
+            await send(start)
+            async for event in answer.stream:
+                pinging.last_sent_at = time.monotonic()
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            pinging.stop()
+            await answer.stream.close()
+        await send({"type": "http.response.body", "body": b""})
+
+
+class _Pinging:
+    """Says now and then that a silent stream lives: one timer a stream, nothing per event.
+
+    Events are sent whole, one write each, so a ping always falls between two.
+    """
+
+    def __init__(self, send: Send, ping: bytes) -> None:
+        self.last_sent_at = time.monotonic()
+        self._send = send
+        self._ping = ping
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(PING_AFTER_S, self._look)
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        silent_s = time.monotonic() - self.last_sent_at
+        if silent_s >= PING_AFTER_S:
+            self._task = self._loop.create_task(self._say())
+            self.last_sent_at += silent_s
+            silent_s = 0.0
+        self._timer = self._loop.call_later(PING_AFTER_S - silent_s, self._look)
+
+    async def _say(self) -> None:
+        await self._send({"type": "http.response.body", "body": self._ping, "more_body": True})
+
+
+def note_refused(error: GatewayError, request_id: str | None = None) -> None:
+    """Log a request of nobody we know. It leaves no record: strangers shall not fill the disk."""
+    logs.event(
+        "refused",
+        {"id": request_id, "status": error.status, "outcome": error.outcome, "code": error.code},
+        level="warning",
+    )
+
+
+def _refused_method(path: str, scope: Scope) -> GatewayError:
+    if any(name == b"upgrade" for name, _ in scope["headers"]):
+        # Codex tries a WebSocket first and goes on by POST as soon as it is refused.
+        return UpgradeRequired(f"{path} is not served over WebSockets: send it as a POST")
+    return MethodNotAllowed(f"{path} takes POST, not {scope['method']}")

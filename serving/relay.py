@@ -1,0 +1,129 @@
+"""Between a client's API and a provider's: pass through where both speak the same dialect, else translate.
+
+::
+
+                                  ┌─ PassThrough ───────────────────────────────────────────┐
+                                  │  body: model, credentials, what the provider refuses    │
+    client ── Asked ──▶ relay_of ─┤  answer: untouched, watched for usage and how it ends   │──▶ provider
+                                  ├─ Translation ───────────────────────────────────────────┤
+                                  │  read, written; what is lost on the way is reported     │
+                                  └─────────────────────────────────────────────────────────┘
+
+Entry point: :func:`relay_of`.
+"""
+
+from __future__ import annotations
+
+from router.pricing import Usage
+from serving import dials
+from serving.asked import Asked, written
+from serving.client_api import ClientApi, Watch
+from serving.deployment import Deployment, Line
+from serving.dialects.losses import Loss
+from serving.embedding import EmbeddingRelay
+from serving.errand import Conveyor, Errand, Relay, ask_usage, object_of, put
+from serving.errors import GatewayError, UpstreamBroken
+from serving.reasoning_states import ReasoningStates
+from serving.translation import Translation
+
+
+def relay_of(api: ClientApi, asked: Asked, deployment: Deployment, states: ReasoningStates, errand: Errand) -> Relay:
+    """Choose how a request goes to a deployment.
+
+    Raises
+    ------
+    InvalidRequest
+        Something in the request cannot be translated; names the field.
+    """
+    if api.embeds:
+        return EmbeddingRelay(asked, deployment)
+    line = deployment.line_for(api.dialect.name)
+    if line.dialect == api.dialect.name:
+        return PassThrough(api, asked, deployment, line, states, errand)
+    return Translation(api, asked, deployment, line, states, errand)
+
+
+class PassThrough:
+    """The provider speaks the client's dialect: nothing changes but what must."""
+
+    is_translated = False
+
+    def __init__(
+        self,
+        api: ClientApi,
+        asked: Asked,
+        deployment: Deployment,
+        line: Line,
+        states: ReasoningStates,
+        errand: Errand,
+    ) -> None:
+        self.line = line
+        self.url = line.stream_url if asked.is_stream else line.url
+        self._api = api
+        self._asked = asked
+        self._states = states
+        self._maker = deployment.maker(line.dialect)
+        body = dict(asked.body)
+        body["model"] = deployment.model
+        body.pop(dials.FIELD, None)
+        lost = list(api.without_foreign_states(body, lambda state: states.passing(state, self._maker, errand.key)))
+        if line.dialect == "chat":
+            lost += deployment.quirks.apply(body)
+        put(body, line.parameters)
+        if line.dialect == "chat" and asked.is_stream and not asked.wants_usage:
+            ask_usage(body, deployment)
+        self._body = body
+        self.losses = tuple(map(Loss, lost))
+
+    def body(self) -> bytes:
+        """Return the body to send."""
+        return written(self._body)
+
+    def whole(self, body: bytes) -> tuple[bytes, Usage]:
+        """Let a whole answer pass."""
+        answer = object_of(body)
+        if not self._api.is_answer(answer):
+            raise UpstreamBroken("answered 200 with something that is no answer of this API")
+        self._states.remember(self._api.states_of(answer), self._maker)
+        return body, self._api.usage_of(answer)
+
+    def conveyor(self) -> Conveyor:
+        """Return what lets a stream pass."""
+        return _PassingStream(self._api, self._api.watch(self._asked), self._states, self._maker)
+
+
+class _PassingStream:
+    """A watch, with the events it lets pass."""
+
+    def __init__(self, api: ClientApi, watch: Watch, states: ReasoningStates, maker: str) -> None:
+        self._api = api
+        self._watch = watch
+        self._states = states
+        self._maker = maker
+
+    @property
+    def usage(self) -> Usage:
+        return self._watch.usage
+
+    @property
+    def is_done(self) -> bool:
+        if self._watch.is_done and self._watch.states:
+            self._states.remember(self._watch.states, self._maker)
+        return self._watch.is_done
+
+    @property
+    def is_failed(self) -> bool:
+        return self._watch.is_failed
+
+    @property
+    def n_events(self) -> int:
+        return self._watch.n_events
+
+    def pass_on(self, event: bytes) -> bytes:
+        return event if self._watch.pass_on(event) else b""
+
+    def pass_on_rest(self, rest: bytes) -> bytes:
+        return self._watch.pass_on_rest(rest)
+
+    def broken(self, error: GatewayError) -> bytes:
+        return self._api.dialect.error_event(error, "")
