@@ -17,6 +17,7 @@ from router.text import read
 from serving import dials, fields
 from serving.dialects.messages import request as messages_request
 from serving.dialects.responses import request as responses_request
+from serving.dialects.responses.tools import offered
 from serving.dials import Dials
 from serving.errors import InvalidRequest
 
@@ -94,7 +95,6 @@ def parse_responses(body: Mapping[str, object], headers: Headers = ()) -> Asked:
     """Read what routing needs of a Responses body; see :func:`parse_chat`."""
     text = fields.optional(body, "text", dict, "an object") or {}
     form = fields.optional(text, "format", dict, "an object", "text.") or {}
-    tools = fields.optional(body, "tools", list, "a list") or []
     said = body.get("input")
     if not isinstance(said, str | list) or not said:
         raise fields.wrong("input", said, "a string or a list of at least one item")
@@ -106,7 +106,7 @@ def parse_responses(body: Mapping[str, object], headers: Headers = ()) -> Asked:
         prompt=read(
             responses_request.outline(body),
             n_extra_characters=responses_request.count_extra(body),
-            n_tools=len(tools),
+            n_tools=len(list(offered(body))),
             needs_json_schema=form.get("type") == "json_schema",
             max_output_tokens=fields.positive(body, "max_output_tokens"),
         ),

@@ -43,6 +43,8 @@ class ResponseStore:
 
     def __init__(self, *, n_bytes: int = 64 * 2**20, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept: OrderedDict[tuple[str, str], tuple[float, KeptResponse]] = OrderedDict()
+        #: (client key, id of an output item) -> id of its response.
+        self._response_of: dict[tuple[str, str], str] = {}
         self._n_bytes = n_bytes
         self._n_free = n_bytes
         self._clock = clock
@@ -56,8 +58,9 @@ class ResponseStore:
         self.delete(key, name)
         self._kept[key, name] = (self._clock() + expires_after_s, kept)
         self._n_free -= _size(kept)
+        self._response_of |= {(key, item): name for item in _ids_of(kept)}
         while self._n_free < 0:
-            self._n_free += _size(self._kept.popitem(last=False)[1][1])
+            self.delete(*next(iter(self._kept)))
 
     def get(self, key: str, name: str) -> KeptResponse | None:
         """Return a response of this client key, or None: expired, never kept, or another's."""
@@ -72,16 +75,23 @@ class ResponseStore:
         found = self._kept.pop((key, name), None)
         if found is not None:
             self._n_free += _size(found[1])
+            for item in _ids_of(found[1]):
+                self._response_of.pop((key, item), None)
         return found is not None
 
     def expanded(self, key: str, body: dict[str, object], *, is_on: bool) -> dict[str, object]:
-        """Return a request with the history it refers to in its place.
+        """Return a request with what it refers to in its place: the history of a response, and single items.
+
+        An item that is not kept here stays a reference: a provider may keep it.
 
         Raises
         ------
         InvalidRequest
             It refers to a response that is not kept here.
         """
+        items = body.get("input")
+        if is_on and isinstance(items, list) and any(map(_is_reference, items)):
+            body = {**body, "input": [self._item(key, item) for item in items]}
         name = body.get("previous_response_id")
         if name is None:
             return body
@@ -101,6 +111,14 @@ class ResponseStore:
         del expanded["previous_response_id"]
         return expanded
 
+    def _item(self, key: str, item: object) -> object:
+        """Return the item that a reference names, or what was given."""
+        if not isinstance(item, dict) or not _is_reference(item):
+            return item
+        kept = self.get(key, self._response_of.get((key, str(item.get("id"))), ""))
+        output = kept.items() if kept else []
+        return next((o for o in output if isinstance(o, dict) and o.get("id") == item.get("id")), item)
+
 
 def items_of(body: Mapping[str, object]) -> list[object]:
     """Return the input of a request as items."""
@@ -108,6 +126,16 @@ def items_of(body: Mapping[str, object]) -> list[object]:
     if isinstance(said, str):
         return [{"type": "message", "role": "user", "content": said}]
     return list(said) if isinstance(said, list) else []
+
+
+def _is_reference(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def _ids_of(kept: KeptResponse) -> list[str]:
+    output = orjson.loads(kept.response).get("output")
+    found = [item.get("id") for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    return [name for name in found if isinstance(name, str)]
 
 
 def _size(kept: KeptResponse) -> int:

@@ -99,3 +99,20 @@ def test_it_expires_and_is_bounded() -> None:
     assert store.get("k", "too large") is None
     now[0] = 11
     assert store.get("k", "resp_4") is None
+
+
+async def test_a_reference_to_an_item_gives_way_to_the_item(start, pool_toml) -> None:
+    """Vercel's AI SDK sends one for every earlier answer, as if responses were always stored."""
+    async with start(pool_toml, server=server_of("chat", 60)) as gateway:
+        asked = {"model": "large", "input": "Remember the number 7."}
+        first = (await gateway.client.post("/v1/responses", json=asked, headers=ALICE)).json()
+        reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+        said = [{"role": "user", "content": words} for words in ("Remember the number 7.", "Which?")]
+        turns = [said[0], reference, said[1]]
+        again = await gateway.client.post("/v1/responses", json={**asked, "input": turns}, headers=ALICE)
+        assert again.status_code == 200, again.text
+        sent = orjson.loads(gateway.provider.received[-1].body)["messages"]
+        assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+        stranger = await gateway.client.post("/v1/responses", json={**asked, "input": turns}, headers=BOB)
+        assert (stranger.status_code, stranger.json()["error"]["param"]) == (400, "input[1]")
+        assert "store: false" in stranger.json()["error"]["message"]

@@ -40,7 +40,7 @@ _ROLES: Mapping[str, Role] = {
 _HOSTED = frozenset({"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"})
 #: Named in the refusal; any other type is somebody's words.
 _KNOWN = frozenset(
-    {"item_reference", "compaction", "compaction_trigger", "configuration_update", "additional_tools",
+    {"item_reference", "compaction", "compaction_trigger", "configuration_update",
      "tool_search_call", "tool_search_output", "local_shell_call", "local_shell_call_output", "shell_call",
      "shell_call_output",
      "apply_patch_call", "apply_patch_call_output", "computer_call", "computer_call_output", "mcp_list_tools",
@@ -68,6 +68,8 @@ def read_input(given: object, losses: Losses) -> list[Message]:
         kind = "message" if item.get("type") is None else item["type"]
         if not isinstance(kind, str):
             raise fields.wrong(f"{at}.type", kind, "a string")
+        if kind == "additional_tools":  # read with the tools
+            continue
         if kind in _HOSTED:
             losses.dropped(at)
             continue
@@ -109,6 +111,12 @@ def read_reasoning(item: Mapping[str, object]) -> list[Reasoning]:
 def _reader_of(kind: str, at: str, losses: Losses) -> _Reader:
     if kind in _READERS:
         return _READERS[kind]
+    if kind == "item_reference":
+        raise losses.refuse(
+            at,
+            "the item it names is not kept here: let the client send whole items (store: false), or the gateway keep "
+            "responses (responses.keep_for_s)",
+        )
     named = kind if kind in _KNOWN else "items of this type"
     raise losses.refuse(at, f"{named} cannot be translated for this candidate")
 

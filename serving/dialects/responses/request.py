@@ -24,7 +24,7 @@ from serving.dialects.conversation import (
 from serving.dialects.effort import effort_of_budget
 from serving.dialects.losses import Losses
 from serving.dialects.responses.items import read_input, write_items
-from serving.dialects.responses.tools import read_choice, read_tools, write_choice, write_tools
+from serving.dialects.responses.tools import offered, read_choice, read_tools, write_choice, write_tools
 from serving.errors import InvalidRequest
 
 _READ = frozenset(
@@ -152,7 +152,8 @@ def count_extra(body: Mapping[str, object]) -> int:
     form = text.get("format") if isinstance(text, dict) else None
     schema = form.get("schema") if isinstance(form, dict) else None
     try:
-        return sum(len(orjson.dumps(value)) for value in (body.get("tools"), schema) if value)
+        tools = [tool for tool, _ in offered(body)]
+        return sum(len(orjson.dumps(value)) for value in (tools, schema) if value)
     except orjson.JSONEncodeError:
         raise InvalidRequest("the body nests objects or lists too deeply", code="invalid_json") from None
 

@@ -1,6 +1,6 @@
 """Tools of Responses and which of them may be called, both ways.
 
-Entry points: :func:`read_tools`, :func:`read_choice`, :func:`write_tools`, :func:`write_choice`.
+Entry points: :func:`offered`, :func:`read_tools`, :func:`read_choice`, :func:`write_tools`, :func:`write_choice`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,19 @@ def read_tools(body: Mapping[str, object], losses: Losses) -> tuple[Tool, ...]:
     InvalidRequest
         A tool cannot be; names it.
     """
-    tools = fields.optional(body, "tools", list, "a list") or []
-    return tuple(tool for i, given in enumerate(tools) for tool in _read(given, f"tools[{i}]", losses, None))
+    return tuple(tool for given, at in offered(body) for tool in _read(given, at, losses, None))
+
+
+def offered(body: Mapping[str, object]) -> Iterator[tuple[object, str]]:
+    """Yield every tool of a request and its path: of ``tools``, and of the items that bring more (Codex)."""
+    for i, given in enumerate(fields.optional(body, "tools", list, "a list") or []):
+        yield given, f"tools[{i}]"
+    items = body.get("input")
+    for i, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("type") == "additional_tools":
+            at = f"input[{i}].tools"
+            tools = fields.optional(item, "tools", list, "a list", f"input[{i}].") or []
+            yield from ((given, f"{at}[{j}]") for j, given in enumerate(tools))
 
 
 def read_choice(body: Mapping[str, object], tools: Sequence[Tool], losses: Losses) -> ToolChoice | None:

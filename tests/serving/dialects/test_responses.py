@@ -910,3 +910,20 @@ def test_the_end_of_a_stream_needs_no_blank_line_and_half_an_event_is_kept_back(
     cut = ResponsesStream()
     assert cut.pass_on_rest(whole[:40]) == b""
     assert not cut.is_done
+
+
+def test_tools_that_an_item_brings_are_tools() -> None:
+    """Codex sends all its tools so to models of some names."""
+    tools = [
+        {"type": "namespace", "name": "functions", "description": "", "tools": [{"type": "custom", "name": "exec"}]},
+        {"type": "function", "name": "wait", "parameters": {"type": "object"}, "strict": False},
+    ]
+    items = [{"type": "additional_tools", "role": "developer", "tools": tools}, {"role": "user", "content": "Go."}]
+    losses = Losses()
+    read = RESPONSES.read_request({"model": "m", "input": items, "tools": [{"type": "web_search"}]}, losses)
+    assert [(tool.name, tool.namespace, tool.is_custom) for tool in read.tools] == [
+        ("exec", "functions", True),
+        ("wait", None, False),
+    ]
+    assert [loss.field for loss in losses] == ["tools[0]"]
+    assert [message.role for message in read.messages] == ["user"]
