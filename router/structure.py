@@ -7,6 +7,8 @@ Not scaled here. Entry point: :func:`structure_of`.
 
 from __future__ import annotations
 
+import numpy as np
+
 from router.pieces import LETTERS, Pieces
 
 _OPTION_LETTERS = "ABCDEFGHIJ"
@@ -81,6 +83,7 @@ NAMES: tuple[str, ...] = (
     *(f"log_stem_{name}" for name, _ in _IN_STEM),
 )
 _LONG_WORD, _SHORT_WORD = 9, 3
+_IS_SPACE = np.isin(np.arange(256), list(b" \t\n\r\v\f"))
 _INDENTS = (b"\n            ", b"\n        ", b"\n    ")
 
 
@@ -117,13 +120,20 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
         n_sentences,
         len(text) / n_sentences / 100,
         len(text) - last - 1,
-        sum([word[:1].isupper() for word in data.split()]),
+        _n_capitalised(data),
         int((words >= _LONG_WORD).sum()) / n_words,
         int((words <= _SHORT_WORD).sum()) / n_words,
         next((3 - i for i, indent in enumerate(_INDENTS) if indent in data), 0),
         *[lower.count(mark) for _, mark in _IN_TEXT],
         *[stem.count(mark) for _, mark in _IN_STEM],
     )
+
+
+def _n_capitalised(data: bytes) -> int:
+    """Count the words that begin with a capital, without making an object of every word."""
+    codes = np.frombuffer(data, np.uint8)
+    is_capital = codes - np.uint8(ord("A")) < 26  # wraps around below A
+    return int(np.count_nonzero(is_capital[1:] & _IS_SPACE[codes[:-1]])) + bool(is_capital[:1].any())
 
 
 def _options(options: list[bytes], stem: bytes) -> tuple[float, ...]:
