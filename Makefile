@@ -6,20 +6,30 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOCK = deploy/lock
+CLIENTS = $(VENV)-clients/.done $(VENV)-clients-older/.done
+NODE_CLIENTS = $(patsubst %,tests/clients/node/%/node_modules/.done,sdk agents)
 TORCH = torch==2.13.0
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test fix train-sample notebooks encoder lock clean benchmark-routing
+.PHONY: run test clients clients-all fix train-sample notebooks encoder lock clean benchmark-routing
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
 
-test: $(VENV)/.encoder
+test: $(VENV)/.encoder $(CLIENTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+# The client packages people use, unchanged, through a gateway before emulated providers of every dialect.
+clients: $(VENV)/.dev $(CLIENTS)
+	$(BIN)/python -m pytest -m clients tests/clients
+
+# The same with the clients that need Node 20 and npm: two packages, and the command-line agents (a gigabyte).
+clients-all: $(NODE_CLIENTS)
+	$(MAKE) clients
 
 train-sample: $(VENV)/.dev
 	$(BIN)/turnout train --data datasets/samples/checkable --out models/sample/1
@@ -56,6 +66,16 @@ $(VENV)/.notebooks: $(VENV)/.dev $(LOCK)/notebooks.txt
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)/notebooks.txt
 	touch $@
 
+# Client packages must be had as their users have them, and not all of them can be installed beside each other.
+$(VENV)-%/.done: $(LOCK)/%.txt $(VENV)/.python
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-compile --require-hashes -r $<
+	touch $@
+
+%/node_modules/.done: %/package-lock.json
+	cd $* && npm ci
+	touch $@
+
 # The tests of `turnout encoder export` need torch. It stands outside the lock, since the right build depends on the machine; where
 # pip would bring the CUDA one (gigabytes) it is left out and those tests are skipped, saying so.
 $(VENV)/.encoder: $(VENV)/.dev $(LOCK)/encoder.txt
@@ -77,7 +97,9 @@ lock:
 	$(UV) pyproject.toml $(LOCK)/build.in -o $(LOCK)/serve.txt
 	$(UV) --extra dev pyproject.toml $(LOCK)/build.in -o $(LOCK)/dev.txt
 	$(UV) --constraint $(LOCK)/dev.txt $(LOCK)/notebooks.in -o $(LOCK)/notebooks.txt
+	$(UV) $(LOCK)/clients.in -o $(LOCK)/clients.txt
+	$(UV) $(LOCK)/clients-older.in -o $(LOCK)/clients-older.txt
 	$(UV) --override $(LOCK)/no-torch.in --no-emit-package torch --constraint $(LOCK)/dev.txt $(LOCK)/encoder.in -o $(LOCK)/encoder.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(VENV)-* tests/clients/node/*/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
