@@ -14,6 +14,8 @@ Entry point: :func:`relay_of`.
 
 from __future__ import annotations
 
+import re
+
 from router.pricing import Usage
 from serving import dials
 from serving.asked import Asked, written
@@ -25,6 +27,9 @@ from serving.errand import Conveyor, Errand, Relay, ask_usage, object_of, put
 from serving.errors import GatewayError, UpstreamBroken
 from serving.reasoning_states import ReasoningStates
 from serving.translation import Translation
+
+#: Inside JSON strings quotes are escaped, so a hit is a real key.
+_NO_PREVIOUS = re.compile(rb'"previous_response_id"\s*:\s*null')
 
 
 def relay_of(api: ClientApi, asked: Asked, deployment: Deployment, states: ReasoningStates, errand: Errand) -> Relay:
@@ -73,6 +78,7 @@ class PassThrough:
         if line.dialect == "chat" and asked.is_stream and not asked.wants_usage:
             ask_usage(body, deployment)
         self._body = body
+        self._previous = errand.request.get("previous_response_id") if "previous_response_id" not in body else None
         self.losses = tuple(map(Loss, lost))
 
     def body(self) -> bytes:
@@ -85,21 +91,22 @@ class PassThrough:
         if not self._api.is_answer(answer):
             raise UpstreamBroken("answered 200 with something that is no answer of this API")
         self._states.remember(self._api.states_of(answer), self._maker)
-        return body, self._api.usage_of(answer)
+        return _naming(body, self._previous), self._api.usage_of(answer)
 
     def conveyor(self) -> Conveyor:
         """Return what lets a stream pass."""
-        return _PassingStream(self._api, self._api.watch(self._asked), self._states, self._maker)
+        return _PassingStream(self._api, self._api.watch(self._asked), self._states, self._maker, self._previous)
 
 
 class _PassingStream:
     """A watch, with the events it lets pass."""
 
-    def __init__(self, api: ClientApi, watch: Watch, states: ReasoningStates, maker: str) -> None:
+    def __init__(self, api: ClientApi, watch: Watch, states: ReasoningStates, maker: str, previous: object) -> None:
         self._api = api
         self._watch = watch
         self._states = states
         self._maker = maker
+        self._previous = previous
 
     @property
     def usage(self) -> Usage:
@@ -107,8 +114,6 @@ class _PassingStream:
 
     @property
     def is_done(self) -> bool:
-        if self._watch.is_done and self._watch.states:
-            self._states.remember(self._watch.states, self._maker)
         return self._watch.is_done
 
     @property
@@ -120,10 +125,22 @@ class _PassingStream:
         return self._watch.n_events
 
     def pass_on(self, event: bytes) -> bytes:
-        return event if self._watch.pass_on(event) else b""
+        if not self._watch.pass_on(event):
+            return b""
+        if self._watch.states:
+            self._states.remember(self._watch.states, self._maker)
+            self._watch.states.clear()
+        return event if self._previous is None else _naming(event, self._previous)
 
     def pass_on_rest(self, rest: bytes) -> bytes:
         return self._watch.pass_on_rest(rest)
 
     def broken(self, error: GatewayError) -> bytes:
         return self._api.dialect.error_event(error, "")
+
+
+def _naming(body: bytes, previous: object) -> bytes:
+    """Name the response that an answer follows, where its history came from our store and its provider knows none."""
+    if previous is None:
+        return body
+    return _NO_PREVIOUS.sub(lambda found: found[0].removesuffix(b"null") + written(previous), body)

@@ -72,9 +72,9 @@ class Losses:
         """Note a field whose meaning is kept by other means."""
         self._add(Loss(field, "emulated"))
 
-    def refuse(self, field: str, why: str) -> InvalidRequest:
+    def refuse(self, field: str, why: str, code: str = "unsupported_parameter") -> InvalidRequest:
         """Make the error for a field without which the request would mean something else; the caller raises it."""
-        return InvalidRequest(f"{field}: {why}", param=field, code="unsupported_parameter")
+        return InvalidRequest(f"{field}: {why}", param=field, code=code)
 
     def told(self) -> tuple[Loss, ...]:
         """Return what the client is told of."""

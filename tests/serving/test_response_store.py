@@ -56,6 +56,9 @@ async def test_a_conversation_goes_on_from_what_is_kept(start, pool_toml, api: s
         assert b"previous_response_id" not in sent
         order = [sent.index(words) for words in (b"Remember the number 7.", b"[emulated", b"Which one?")]
         assert order == sorted(order)
+        assert response.json()["previous_response_id"] == before
+        streamed = await gateway.client.post("/v1/responses", json={**asked, "stream": True}, headers=ALICE)
+        assert streamed.text.count(f'"previous_response_id":"{before}"') == 3  # created, in progress, completed
         kept = await gateway.client.get(f"/v1/responses/{before}", headers=ALICE)
         assert kept.json()["id"] == before
         # A third turn knows both of the others.

@@ -31,6 +31,8 @@ from serving.dialects.losses import Losses
 
 #: More than these are refused by OpenAI.
 MAX_STOP = 4
+#: Longer names of users are refused by OpenAI; Claude Code's is a JSON text with the id of the device in it.
+MAX_USER_CHARACTERS = 64
 
 
 def write_request(conversation: Conversation, model: str, losses: Losses) -> dict[str, object]:
@@ -67,6 +69,10 @@ def write_settings(settings: Settings, losses: Losses, *, has_tools: bool = True
         effort = effort or effort_of_budget(settings.thinking_budget_tokens)
     if settings.wants_reasoning is not None:
         losses.hint("thinking.display")  # providers of this dialect tell their thoughts, or never do
+    user = settings.user
+    if user is not None and len(user) > MAX_USER_CHARACTERS:
+        losses.hint("user")
+        user = None
     written = {
         "max_completion_tokens": settings.max_output_tokens,
         "temperature": settings.temperature,
@@ -78,7 +84,7 @@ def write_settings(settings: Settings, losses: Losses, *, has_tools: bool = True
         "reasoning_effort": effort,
         "parallel_tool_calls": settings.is_parallel if has_tools else None,
         "service_tier": settings.service_tier,
-        "user": settings.user,
+        "user": user,
         "verbosity": settings.verbosity,
         "prompt_cache_key": settings.cache_key,
     }

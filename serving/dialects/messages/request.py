@@ -39,6 +39,8 @@ _READ = frozenset(
      "turnout"}
 )  # fmt: skip
 _HINTS = frozenset({"diagnostics"})
+#: By this code Anthropic's own package knows that it may go on without a thread.
+_CODES = {"thread": "thread_unsupported_request"}
 _REFUSED = {
     "mcp_servers": "servers of tools cannot be translated for this candidate",
     "container": "a container at one provider cannot be used by another",
@@ -129,7 +131,7 @@ def _sort_out(body: Mapping[str, object], losses: Losses) -> None:
         if name in _READ or value is None or value == [] or (name, value) == ("inference_geo", "global"):
             continue
         if name in _REFUSED:
-            raise losses.refuse(name, _REFUSED[name])
+            raise losses.refuse(name, _REFUSED[name], _CODES.get(name, "unsupported_parameter"))
         if name in _HINTS:
             losses.hint(name)
         else:
