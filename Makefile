@@ -11,7 +11,7 @@ NODE_CLIENTS = $(patsubst %,tests/clients/node/%/node_modules/.done,sdk agents)
 TORCH = torch==2.13.0
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test clients clients-all fix train-sample notebooks encoder lock clean benchmark-routing
+.PHONY: run test clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
@@ -30,6 +30,10 @@ clients: $(VENV)/.dev $(CLIENTS)
 # The same with the clients that need Node 20 and npm: two packages, and the command-line agents (a gigabyte).
 clients-all: $(NODE_CLIENTS)
 	$(MAKE) clients
+
+# Spoilt provider streams through every client API; a slice of it is among the tests. ARGS='--only N' shows one case.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/streams.py --cases 200000 --seed 1 $(ARGS)
 
 train-sample: $(VENV)/.dev
 	$(BIN)/turnout train --data datasets/samples/checkable --out models/sample/1

@@ -107,8 +107,9 @@ def reason_of(finish_reason: object, *, has_calls: bool) -> Reason:
 
 
 def finish_of(reason: Reason, *, has_calls: bool) -> str:
-    """Write why an answer ended; with calls, a natural end is always ``tool_calls``."""
-    return "tool_calls" if has_calls and _FINISH[reason] == "stop" else _FINISH[reason]
+    """Write why an answer ended; a natural end is ``tool_calls`` where there are some, and only there."""
+    word = _FINISH[reason]
+    return ("tool_calls" if has_calls else "stop") if word in ("stop", "tool_calls") else word
 
 
 def citations_of(annotations: object) -> Iterator[Citation]:
@@ -261,7 +262,9 @@ def _parts(message: Mapping[str, object], answer_id: str) -> Iterator[Part]:
 
 def unique_id(given: object, seen: set[str], answer_id: str, i: int) -> str:
     """Return a call's id: the provider's own, or one made up where it gave none or gave it twice."""
-    call_id = given if isinstance(given, str) and given and given not in seen else f"call_{answer_id}_{i}"
+    call_id = given if isinstance(given, str) else ""
+    while not call_id or call_id in seen:
+        call_id, i = f"call_{answer_id}_{i}", i + 1
     seen.add(call_id)
     return call_id
 

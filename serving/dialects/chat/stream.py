@@ -110,10 +110,10 @@ class ChatReader:
             Its data is neither a JSON object nor ``[DONE]``, or it is ``[DONE]`` and no choice has finished: whatever
             stands before the provider may write that under an answer that broke off.
         """
-        data = data_of(event)
-        if data is None or self._is_over or not data.strip():
+        data = (data_of(event) or b"").strip()
+        if not data or self._is_over:
             return ()
-        if data.strip() == b"[DONE]":
+        if data == b"[DONE]":
             if self._finish_reason is None:
                 raise UpstreamBroken("the provider ended its stream without finishing the answer")
             return self._finished()
@@ -147,8 +147,8 @@ class ChatReader:
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:  # some providers say "" until they finish
                 self._finish_reason = reason
-        usage = usage_of(chunk)
-        if usage != Usage():
+        # Nearly every chunk has no usage, or one that is null.
+        if (chunk.get("usage") or chunk.get("x_groq")) and (usage := usage_of(chunk)) != Usage():
             events.append(UsageSeen(usage))
         return events
 
@@ -158,7 +158,8 @@ class ChatReader:
         events += self._words("text", text_of(delta.get("content")))
         refusal = delta.get("refusal")
         events += self._words("refusal", refusal if isinstance(refusal, str) else "")
-        self._cite(delta.get("annotations"))
+        if annotations := delta.get("annotations"):
+            self._cite(annotations)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
@@ -173,6 +174,8 @@ class ChatReader:
             return []
         events: list[Event] = []
         last = self._line[-1] if self._line else None
+        if last is not None and last.kind == kind and last.is_opened and len(self._line) == 1:
+            return [Delta(words)]  # the common case by far: nothing waits before it
         if last is None or last.kind != kind:
             events += self._lined_up(_Block(kind))
             last = self._line[-1]

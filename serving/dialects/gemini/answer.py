@@ -101,17 +101,16 @@ def read_answer(body: Mapping[str, object]) -> Answer:
     parts: list[Part] = []
     # Where each part of the provider's is in ours; -1 where it is no text.
     places: list[int] = []
-    n_calls = 0
+    ids: set[str] = set()
     for part in parts_of(candidate):
-        read = _read_part(part, began.id, n_calls)
-        n_calls += sum(isinstance(one, ToolCall) for one in read)
+        read = _read_part(part, ids, began.id)
         parts += read
         places.append(len(parts) - 1 if read and isinstance(read[-1], Text) else -1)
-    finished = finished_of(candidate, has_calls=n_calls > 0)
+    finished = finished_of(candidate, has_calls=bool(ids))
     if finished is None:
         if not parts:
             raise UpstreamBroken("the provider answered 200 with nothing, and does not say why")
-        finished = Finished("tool_calls" if n_calls else "stop")
+        finished = Finished("tool_calls" if ids else "stop")
     texts = {i: part.text for i, part in enumerate(parts) if isinstance(part, Text)}
     sources = [
         (place, citation)
@@ -195,13 +194,15 @@ def call_part(call_id: str, name: str, arguments: str, state: str | None) -> Jso
     return signed({"functionCall": {"id": call_id, "name": name, "args": args}}, state)
 
 
-def call_id_of(call: Mapping[str, object], response_id: str, n: int) -> str:
-    """Return the id of the ``n``-th call of an answer, made up from the answer's own where there is none."""
+def call_id_of(call: Mapping[str, object], seen: set[str], response_id: str) -> str:
+    """Return the id of the next call of an answer, made up from the answer's own where there is none or it was seen."""
     given = call.get("id")
-    if isinstance(given, str) and given:
-        return given
     ours = _NOT_OF_IDS.sub("", response_id)[:40]
-    return f"call_{ours}_{n}" if ours else f"call_{n}"
+    n = len(seen)
+    while not isinstance(given, str) or not given or given in seen:
+        given, n = (f"call_{ours}_{n}" if ours else f"call_{n}"), n + 1
+    seen.add(given)
+    return given
 
 
 def arguments_of(call: Mapping[str, object]) -> str:
@@ -328,13 +329,13 @@ def _error(body: object) -> Json | None:
     return error if isinstance(error, dict) else None
 
 
-def _read_part(part: Json, response_id: str, n_calls: int) -> list[Part]:
+def _read_part(part: Json, ids: set[str], response_id: str) -> list[Part]:
     state = state_of(part)
     if isinstance(call := part.get("functionCall"), dict):
         name = call.get("name")
         if not isinstance(name, str) or not name:
             return []
-        return [ToolCall(call_id_of(call, response_id, n_calls), name, arguments_of(call), state=state)]
+        return [ToolCall(call_id_of(call, ids, response_id), name, arguments_of(call), state=state)]
     text = part.get("text")
     if not isinstance(text, str):
         return []

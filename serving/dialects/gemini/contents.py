@@ -37,6 +37,8 @@ _INLINE = ("application/pdf", "text/", "image/", "audio/", "video/")
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}
 #: A conversation has to begin with the user.
 _OPENING = "(The conversation begins.)"
+#: Names in a response that say what the rest of it is.
+_MEANT = {"result", "output", "error"}
 _NO_RESULT = "The tool gave no result."
 
 Json: TypeAlias = dict[str, object]
@@ -229,7 +231,8 @@ def _response(text: str, is_error: bool) -> Json:
     if is_error:
         return {"error": text}
     value = object_of(text) if text.strip() else None
-    return {"result": text} if value is None else value
+    # Some names have a meaning of Gemini's own there, whatever the tool meant by them.
+    return {"result": text} if value is None or value.keys() & _MEANT else value
 
 
 def _user_part(part: Part, losses: Losses) -> Json:

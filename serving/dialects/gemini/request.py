@@ -142,13 +142,14 @@ def _calling(conversation: Conversation, losses: Losses) -> Json:
         losses.dropped("parallel_tool_calls")
     choice = conversation.tool_choice
     mode = None if choice is None else _MODES[choice.mode]
-    if mode in (None, "AUTO"):
-        is_strict = any(tool.is_strict for tool in conversation.tools)
-        if is_strict:
-            losses.emulated("tools[].strict")
-        # Plain AUTO takes no list of names.
-        if is_strict or (choice is not None and choice.names):
-            mode = "VALIDATED"
+    is_strict = any(tool.is_strict for tool in conversation.tools)
+    if is_strict and mode == "NONE":
+        losses.hint("tools[].strict")
+    elif is_strict:
+        losses.emulated("tools[].strict")
+    # Plain AUTO takes no list of names; ANY holds calls to their schema as VALIDATED does.
+    if mode in (None, "AUTO") and (is_strict or (choice is not None and choice.names)):
+        mode = "VALIDATED"
     calling: Json = {} if mode is None else {"mode": mode}
     if choice is not None and choice.names and mode != "NONE":
         calling["allowedFunctionNames"] = list(choice.names)

@@ -78,7 +78,7 @@ class Reader:
         "_began",
         "_failed",
         "_finished",
-        "_n_calls",
+        "_ids",
         "_open",
         "_sources",
         "_state",
@@ -93,7 +93,7 @@ class Reader:
         self._sources: list[Citation] = []
         self._state: str | None = None
         self._arguments = PartialArguments()
-        self._n_calls = 0
+        self._ids: set[str] = set()
         self._usage: Usage | None = None
         self._finished: Finished | None = None
         self._failed = False
@@ -147,10 +147,11 @@ class Reader:
         for part in parts_of(candidate):
             self._part(part, events)
         if self._open == "text" and "groundingMetadata" in candidate:
-            self._sources = [citation for _, citation in read_sources(candidate)]
+            # Told once, or again and again with more in it.
+            self._sources += [found for _, found in read_sources(candidate) if found not in self._sources]
         if (reason := broken_by(candidate)) is not None:
             return self._fail(f"the model ended its answer with {reason}", reason, events)
-        self._finished = finished_of(candidate, has_calls=self._n_calls > 0) or self._finished
+        self._finished = finished_of(candidate, has_calls=bool(self._ids)) or self._finished
         return None
 
     def _fail(self, message: str, code: str | None, events: list[Event]) -> None:
@@ -191,8 +192,7 @@ class Reader:
         if isinstance(name, str) and name:
             self._close(events)
             began_id = "" if self._began is None else self._began.id
-            events.append(Opened("call", call_id_of(call, began_id, self._n_calls), name))
-            self._n_calls += 1
+            events.append(Opened("call", call_id_of(call, self._ids, began_id), name))
             if not call.get("willContinue") and "partialArgs" not in call:
                 events += (Delta(arguments_of(call)), Closed(state))
                 return

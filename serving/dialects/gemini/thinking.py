@@ -99,7 +99,9 @@ def read_thinking(config: Mapping[str, object]) -> Settings:
 
 def _level(settings: Settings, thinking: Thinking, losses: Losses) -> Config:
     effort, budget = settings.effort, settings.thinking_budget_tokens
-    if effort is None and budget is not None:
+    if budget is not None and effort is not None:
+        losses.hint("thinking.budget_tokens")  # the effort says it in words
+    elif budget is not None:
         effort = effort_of_budget(budget)
         if effort is not None:
             losses.changed("thinking.budget_tokens")
@@ -120,6 +122,8 @@ def _budget(settings: Settings, thinking: Thinking, losses: Losses) -> Config:
             return {}
         wanted = min(_BUDGET_OF_EFFORT.get(settings.effort, most), most)
         field = "reasoning_effort"
+    elif settings.effort is not None:
+        losses.hint("reasoning_effort")  # the budget is more exact
     if wanted < 0 or (wanted == 0 and thinking.can_be_off):
         return {"thinkingBudget": max(wanted, -1)}
     budget = min(max(wanted, least), most)

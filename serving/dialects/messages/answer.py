@@ -110,7 +110,10 @@ def finished_of(ending: Mapping[str, object], *, has_calls: bool) -> Finished:
 def ending(finished: Finished, *, refusal: str = "", has_calls: bool = False) -> dict[str, object]:
     """Write why an answer ended; ``refusal`` are words by which the model itself refused."""
     natural = finished.reason in ("stop", "tool_calls")
-    word = "refusal" if refusal and natural else "tool_use" if has_calls and natural else _WORDS[finished.reason]
+    word = _WORDS[finished.reason]
+    if natural:
+        # A provider may say that it calls tools, and call none.
+        word = "refusal" if refusal else "tool_use" if has_calls else "end_turn"
     written: dict[str, object] = {"stop_reason": word, "stop_sequence": finished.stop_sequence}
     if word == "refusal":
         explanation = finished.explanation or refusal or None
@@ -208,7 +211,9 @@ def arguments_of(given: object) -> str:
 
 def unique_id(given: object, seen: set[str], answer_id: str) -> str:
     """Return a call's id: the provider's own, or one made up where it gave none or gave it twice."""
-    call_id = given if isinstance(given, str) and given and given not in seen else f"toolu_{answer_id}_{len(seen)}"
+    call_id, n = given if isinstance(given, str) else "", len(seen)
+    while not call_id or call_id in seen:
+        call_id, n = f"toolu_{answer_id}_{n}", n + 1
     seen.add(call_id)
     return call_id
 

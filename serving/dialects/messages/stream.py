@@ -89,8 +89,9 @@ def parsed(event: bytes) -> dict[str, object] | None:
     UpstreamBroken
         The data is no JSON object.
     """
-    # The line before the data says the same again; without it the data is found at once.
-    bare = event[event.find(b"\n") + 1 :] if event.startswith(b"event: ") else event
+    # The line before the data says the same again; without it the data is found at once. Lines may end otherwise.
+    is_plain = event.startswith(b"event: ") and b"\r" not in event
+    bare = event[event.find(b"\n") + 1 :] if is_plain else event
     data = (data_of(bare) or b"").strip()
     if not data or data == b"[DONE]":
         return None

@@ -207,7 +207,9 @@ def read_call(item: Mapping[str, object], call_id: str) -> ToolCall:
 def call_id_of(item: Mapping[str, object], seen: set[str], response_id: str, i: int) -> str:
     """Return what results refer to: the provider's own, or one made up where it gave none or gave it twice."""
     given = _string(item, "call_id") or _string(item, "id")
-    call_id = given if given and given not in seen else f"call_{response_id}_{i}"
+    call_id = given
+    while not call_id or call_id in seen:
+        call_id, i = f"call_{response_id}_{i}", i + 1
     seen.add(call_id)
     return call_id
 

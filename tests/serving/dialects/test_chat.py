@@ -994,3 +994,13 @@ def test_errors_are_written_in_the_envelope_of_the_api() -> None:
 )
 def test_errors_are_read_in_every_form(body: dict[str, object], expected: object) -> None:
     assert CHAT.read_error(body) == expected
+
+
+def test_a_long_name_of_a_user_stays_here() -> None:
+    """Claude Code's is a JSON text with the id of a device in it, and OpenAI refuses more than 64 characters."""
+    losses = Losses()
+    said = Message("user", (Text("Hello."),))
+    body = CHAT.write_request(Conversation((said,), settings=Settings(user="u" * 65)), "m", losses)
+    assert "user" not in body
+    assert [(loss.field, loss.is_hint) for loss in losses] == [("user", True)]
+    assert CHAT.write_request(Conversation((said,), settings=Settings(user="u" * 64)), "m", Losses())["user"]

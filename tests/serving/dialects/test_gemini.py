@@ -781,3 +781,49 @@ def test_other_bodies_ask_for_no_delay(body):
 def test_an_error_without_a_status_gets_one_from_its_code():
     assert GEMINI.read_error({"error": {"code": 404}}) == ("", "NOT_FOUND")
     assert GEMINI.read_error({"candidates": []}) is None
+
+
+def test_calls_with_one_id_are_told_apart() -> None:
+    part = {"functionCall": {"id": "call_1", "name": "weather"}}
+    body = {"candidates": [{"content": {"parts": [part, part, {"functionCall": {"name": "weather"}}]}}]}
+    ids = [part.id for part in GEMINI.read_answer(body).parts if isinstance(part, ToolCall)]
+    assert len(set(ids)) == 3
+    reader = GEMINI.reader()
+    events = reader.read(b"data: " + orjson.dumps(body) + b"\n\n")
+    assert [event.id for event in events if isinstance(event, Opened)] == ids
+
+
+def test_sources_told_piece_by_piece_are_all_kept_and_told_again_are_one() -> None:
+    def told(*urls: str) -> bytes:
+        metadata = {"groundingChunks": [{"web": {"uri": url}} for url in urls]}
+        candidate = {"content": {"parts": [{"text": "a"}]}, "groundingMetadata": metadata}
+        return b"data: " + orjson.dumps({"candidates": [candidate]}) + b"\n\n"
+
+    reader = GEMINI.reader()
+    reader.read(told("https://a.example"))
+    reader.read(told("https://a.example", "https://b.example"))
+    reader.read(b'data: {"candidates":[{"finishReason":"STOP"}]}\n\n')
+    closed = next(event for event in reader.end() if isinstance(event, Closed))
+    assert [citation.url for citation in closed.citations] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize("text", ['{"error":{}}', '{"error":"x"}', '{"output":1}', '{"result":[1]}'])
+def test_a_tools_own_words_never_mean_that_it_failed(text: str) -> None:
+    call, result = ToolCall("call_1", "weather"), ToolResult("call_1", (Text(text),))
+    messages = (*said("?"), Message("assistant", (call,)), Message("user", (result,)))
+    body, _ = written(Conversation(messages))
+    assert body["contents"][2]["parts"][0]["functionResponse"]["response"] == {"result": text}
+    assert GEMINI.read_request(body, Losses()).messages[2].parts == (result,)
+
+
+@pytest.mark.parametrize(("mode", "what"), [("required", "emulated"), ("none", "dropped"), ("auto", "emulated")])
+def test_strict_tools_are_told_in_every_mode(mode: str, what: str) -> None:
+    tools = (Tool("weather", schema={"type": "object"}, is_strict=True),)
+    _, losses = written(Conversation(said("?"), tools, ToolChoice(mode)))  # type: ignore[arg-type]
+    assert losses["tools[].strict"] == what
+
+
+def test_of_effort_and_budget_one_counts_and_the_other_is_told() -> None:
+    both = Settings(effort="high", thinking_budget_tokens=2_000)
+    assert configured(both)[1] == {"thinking.budget_tokens": "dropped"}
+    assert configured(both, MIDDLE)[1] == {"reasoning_effort": "dropped"}

@@ -858,7 +858,12 @@ def test_an_answer_is_written() -> None:
 )
 def test_reasons_go_both_ways(word: str, reason: Any) -> None:
     assert read_answer({"content": [], "stop_reason": word}).finished.reason == reason
-    assert write_answer(Answer((), Finished(reason)), REPLY)["stop_reason"] == word
+    parts = (ToolCall("toolu_1", "weather"),) if reason == "tool_calls" else ()
+    assert write_answer(Answer(parts, Finished(reason)), REPLY)["stop_reason"] == word
+
+
+def test_tools_are_a_reason_only_where_some_are_called() -> None:
+    assert write_answer(Answer((), Finished("tool_calls")), REPLY)["stop_reason"] == "end_turn"
 
 
 def test_refusals_keep_their_explanation() -> None:
@@ -1338,3 +1343,9 @@ def test_the_rest_is_passed_only_whole_and_the_end_never_made_up() -> None:
     assert watch.pass_on_rest(b"") == b"" and not watch.is_done
     assert watch.pass_on_rest(sse(STOP).rstrip()) == sse(STOP)
     assert watch.is_done
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
+def test_an_event_is_read_whatever_ends_its_lines(end: bytes) -> None:
+    event = b'event: message_stop\ndata: {"type":"message_stop"}'.replace(b"\n", end) + b"\n\n"
+    assert [type(found).__name__ for found in MESSAGES.reader().read(event)] == ["Began", "Finished"]

@@ -8,13 +8,12 @@ per dialect (documented at each function) says what its form cannot tell apart: 
 from __future__ import annotations
 
 import base64
-import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from router.pricing import Usage
@@ -47,21 +46,31 @@ NAMES = ("chat", "responses", "messages", "gemini")
 MODELS = {"chat": "m", "responses": "m", "messages": "claude-opus-4-6", "gemini": "gemini-3.1-pro-preview"}
 REPLY = Reply("req_ab12", "large", 1_790_000_000, {"stream_options": {"include_usage": True}})
 NO_ARGUMENTS = {"type": "object", "properties": {}}
-LIMITED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+LIMITED = settings(
+    max_examples=12, deadline=None, database=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck)
+)
 
 # Strategies.
 
-ALPHABET = st.characters(codec="utf-8", exclude_characters="<>")
 #: Not blank, and without blank ends: Anthropic refuses the one, and the joint between two texts shows neither.
-WORDS = st.text(ALPHABET, min_size=1, max_size=12).map(str.strip).filter(bool)
-PLAIN = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=10)
-BASE64 = st.binary(max_size=6).map(lambda data: base64.b64encode(data).decode())
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
-    max_leaves=4,
+WORDS = st.sampled_from(
+    ("a", "Hello there.", "naïve ☃", "日本語", "𝄞 clef", 'quote " and \\ slash', "one\ntwo", "{}", "[DONE]", "data: x",
+     "a\r\nb", "x\u2028y", "null", "\x00", "&<b>", "event: error\ndata: {}", "e\u0301", "\\u0000", '{"error":{}}')
+)  # fmt: skip
+PLAIN = st.builds(
+    "".join, st.lists(st.sampled_from(("a", "B", "7", "_", "-", "weather", "tool")), min_size=1, max_size=3)
 )
-OBJECTS = st.dictionaries(st.text(max_size=5), JSON, max_size=3).map(lambda value: orjson.dumps(value).decode())
+BASE64 = st.sampled_from(("", "AA==", "JVBERi0=", "iVBORw0KGgo="))
+OBJECTS = st.sampled_from(
+    (
+        "",
+        "{}",
+        '{"city":"Oslo"}',
+        '{"n":-1,"x":[1.5,null,true,{"y":""}]}',
+        '{"":{"a":{"a":{}}}}',
+        '{"t":"\\"q\\" \\n ☃"}',
+    )
+)
 SCHEMAS = st.builds(
     lambda names: {"type": "object", "properties": {name: {"type": "string"} for name in names}},
     st.lists(PLAIN, max_size=2, unique=True),
@@ -266,7 +275,8 @@ def folded(messages: Sequence[Message], name: str) -> Iterator[Message]:
 
     - Chat: media that a tool gave are the user's, after the results; a document in words is words.
     - Messages and Gemini: a system message in between is a user's text between tags; refusals are words.
-    - Gemini: a document in words is base64, inside a result it is words.
+    - Gemini: a document in words is base64, inside a result it is words; Messages the reverse.
+    - Of what has an address, its server says the type; Gemini takes a document for PDF.
     """
     leading = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     system = [part.text for message in messages[:leading] for part in message.parts if isinstance(part, Text)]
@@ -338,6 +348,10 @@ def _media(part: Part, name: str, *, is_given: bool = False) -> Part:
             return Text(part.text) if is_given else File("text/plain", data)
         if part.url is not None and name == "gemini":
             return File("application/pdf", url=part.url)
+        if part.url is not None:
+            return File(url=part.url, name=named)
+        if part.data is not None and name == "messages" and part.media_type == "text/plain":
+            return File("text/plain", text=base64.b64decode(part.data).decode(), name=named)
         if part.data is not None and name in ("chat", "responses"):
             named = named or "document.pdf"
         return replace(part, cache_ttl=None, name=None if name == "gemini" else named)
@@ -360,6 +374,8 @@ def _assistant(parts: Sequence[Part], name: str) -> list[Part]:
         thoughts = [Reasoning(t.text, is_summary=bool(t.text), state=t.state) for t in thoughts]
     elif name == "gemini":
         thoughts = [Reasoning(state=t.state) for t in thoughts]
+    elif name == "messages":
+        thoughts = [replace(t, is_summary=False) for t in thoughts]
     is_word = name in ("messages", "gemini")
     words = [part.text for part in parts if isinstance(part, Text) or (is_word and isinstance(part, Refusal))]
     refusals = [part.text for part in parts if isinstance(part, Refusal) and not is_word]
@@ -404,7 +420,7 @@ COVERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def assert_same(before: Conversation, after: Conversation, name: str, losses: Losses, model: str) -> None:
+def assert_same(before: Conversation, after: Conversation, name: str, losses: Losses) -> None:
     """Compare field by field; a difference without a loss that covers it is a defect."""
     told = {loss.field for loss in losses}
     before, after = normal(before, name), normal(after, name)
@@ -417,7 +433,7 @@ def assert_same(before: Conversation, after: Conversation, name: str, losses: Lo
         assert old == new or told.intersection(COVERS[what]), (what, old, new, told)
     assert_same_tools(before, after, told)
     assert before.is_stream == after.is_stream
-    assert_same_messages(before, after, told, name)
+    assert_same_messages(before, after, told)
 
 
 def is_understood(field: str, old: object, new: object, before: Conversation, name: str) -> bool:
@@ -428,17 +444,17 @@ def is_understood(field: str, old: object, new: object, before: Conversation, na
     - Gemini has no effort above ``xhigh``; its tier ``standard`` is ``default``.
     """
     own = before.settings
-    thinks = own.effort not in (None, "none") or own.thinking_budget_tokens is not None or own.wants_reasoning
     if field == "max_output_tokens":
         return name == "messages" and old is None
     if field == "wants_reasoning":
-        return old is not True or new is True or not thinks or own.effort == "none"
+        is_off = own.effort == "none" or (own.effort is None and own.thinking_budget_tokens == 0)
+        return old is not True or new is True or is_off
     if field == "effort":
         is_off = own.thinking_budget_tokens == 0 and own.effort is None and new == "none"
         return (name == "gemini" and (old, new) == ("max", "xhigh")) or (name == "messages" and is_off)
     if field == "thinking_budget_tokens":
         # An effort beside it counts for more; none, or as much as the model likes, is said otherwise.
-        return name == "messages" and (own.effort is not None or old in (0, -1))
+        return (name == "messages" and (own.effort is not None or old in (0, -1))) or (name == "gemini" and old == -1)
     return False
 
 
@@ -454,8 +470,7 @@ def assert_same_tools(before: Conversation, after: Conversation, told: set[str])
     assert old == new
 
 
-def assert_same_messages(before: Conversation, after: Conversation, told: set[str], name: str) -> None:
-    covers_thoughts = any("reasoning" in field for field in told)
+def assert_same_messages(before: Conversation, after: Conversation, told: set[str]) -> None:
     covers_errors = any(field.endswith(".is_error") for field in told)
     covers_detail = any(field.endswith(".detail") for field in told)
 
@@ -480,7 +495,6 @@ def assert_same_messages(before: Conversation, after: Conversation, told: set[st
         thoughts = [[p for p in side if isinstance(p, Reasoning)] for side in (left, right)]
         assert thoughts[0] == thoughts[1], (thoughts, told)
         assert [p for p in left if not isinstance(p, Reasoning)] == [p for p in right if not isinstance(p, Reasoning)]
-    del covers_thoughts
 
 
 def assert_losses_of_messages(conversation: Conversation, losses: Losses, name: str) -> None:
@@ -507,6 +521,22 @@ def assert_losses_of_messages(conversation: Conversation, losses: Losses, name: 
         assert not is_lost or any(what in field for field in told), (what, told)
 
 
+def wants_cache(conversation: Conversation) -> list[str]:
+    """Return what is asked of caching, in order; of a system message in between that of its last text."""
+    found: list[str | None] = [tool.cache_ttl for tool in conversation.tools]
+    for i, message in enumerate(conversation.messages):
+        is_between = message.role == "system" and any(m.role != "system" for m in conversation.messages[:i])
+        results = [part for part in message.parts if isinstance(part, ToolResult)]
+        for part in (*results, *(part for part in message.parts if not isinstance(part, ToolResult))):
+            inside = part.parts if isinstance(part, ToolResult) else ()
+            found += [
+                getattr(one, "cache_ttl", None)
+                for one in (*inside, part)
+                if not is_between or part is message.parts[-1]
+            ]
+    return [ttl for ttl in found if ttl is not None]
+
+
 def through(conversation: Conversation, name: str) -> tuple[Conversation, Losses]:
     """Write and read in one dialect; what is read of our own writing may lose nothing more."""
     losses = Losses()
@@ -523,8 +553,10 @@ def through(conversation: Conversation, name: str) -> tuple[Conversation, Losses
 def test_requests_come_back_up_to_what_was_told(name: str, data: st.DataObject) -> None:
     conversation = data.draw(conversations(SAYABLE[name]))
     after, losses = through(conversation, name)
-    assert_same(conversation, after, name, losses, MODELS[name])
+    assert_same(conversation, after, name, losses)
     assert_losses_of_messages(conversation, losses, name)
+    if name == "messages" and "tools" not in {loss.field for loss in losses}:
+        assert wants_cache(after) == wants_cache(conversation)
 
 
 def common(one: Sayable, other: Sayable) -> Sayable:
@@ -538,7 +570,7 @@ def common(one: Sayable, other: Sayable) -> Sayable:
 
 @pytest.mark.parametrize("upstream", NAMES)
 @pytest.mark.parametrize("client", NAMES)
-@settings(LIMITED, max_examples=20)
+@settings(LIMITED, max_examples=4)
 @given(data=st.data())
 def test_a_clients_request_arrives_up_to_what_was_told(client: str, upstream: str, data: st.DataObject) -> None:
     """Body of the client's dialect, its conversation, body of the provider's dialect, its conversation."""
@@ -552,7 +584,7 @@ def test_a_clients_request_arrives_up_to_what_was_told(client: str, upstream: st
         assert (plain is said) == is_plain
         assert is_plain or any(loss.what == "emulated" for loss in losses)
     after, lost = through(plain, upstream)
-    assert_same(plain, after, upstream, lost, MODELS[upstream])
+    assert_same(plain, after, upstream, lost)
     assert_losses_of_messages(plain, lost, upstream)
 
 
@@ -571,7 +603,10 @@ def answers(draw: st.DrawFn, name: str) -> Answer:
             if draw(st.booleans()):
                 start = draw(st.integers(0, len(text) - 1))
                 cited.append(
-                    (len(parts), Citation("https://a.example", "A", start, draw(st.integers(start + 1, len(text)))))
+                    (
+                        len(parts),
+                        Citation(f"https://a.example/{i}", "A", start, draw(st.integers(start + 1, len(text)))),
+                    )
                 )
             parts.append(Text(text))
         elif kind == "refusal":
@@ -609,14 +644,15 @@ def thought(name: str) -> st.SearchStrategy[Reasoning]:
     return st.one_of(kinds)
 
 
-def comparable(answer: Answer, name: str) -> tuple[object, ...]:
+def comparable(answer: Answer, name: str, *, has_places: bool) -> tuple[object, ...]:
     """Return what of an answer a dialect can say.
 
     - Parts by kind; words of one kind as one, since the joint between two of them shows nowhere in Chat, and in
       Gemini's streams not either. Refusals are words in Messages and Gemini.
     - Why it ended in the dialect's own words: a stop string is a stop but in Messages; calls are a reason of their own
       but for limits and filters.
-    - Usage in the counts the dialect has; citations with their places but in Messages.
+    - Usage in the counts the dialect has; citations with their places but in Messages, and in
+      Gemini of the only text.
     """
     is_word = name in ("messages", "gemini")
     words = "".join(p.text for p in answer.parts if isinstance(p, Text) or (is_word and isinstance(p, Refusal)))
@@ -639,12 +675,14 @@ def comparable(answer: Answer, name: str) -> tuple[object, ...]:
     elif name == "responses":
         details = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
         usage = replace(usage, **{detail: getattr(usage, detail) or 0 for detail in details})
-    sources = [(c.url, c.title, *((c.start, c.end) if name != "messages" else ())) for _, c in answer.citations]
+    sources = [(c.url, c.title, *((c.start, c.end) if has_places else ())) for _, c in answer.citations]
     return words, refusals, thinking, states, calls, reason, usage, sources
 
 
 def is_same_answer(before: Answer, after: Answer, name: str) -> None:
-    old, new = comparable(before, name), comparable(after, name)
+    n_texts = sum(isinstance(part, Text | Refusal) for part in before.parts)
+    has_places = name != "messages" and not (name == "gemini" and n_texts > 1)
+    old, new = (comparable(answer, name, has_places=has_places) for answer in (before, after))
     if name == "messages" and any(isinstance(part, Refusal) for part in before.parts):
         # Why it ended is read from the answer before; afterwards the refusal is words.
         assert after.finished.reason == old[5]
@@ -679,7 +717,5 @@ def test_streams_come_back_however_they_are_cut(name: str, data: st.DataObject) 
     for read in reader.end():
         collector.add(read)
     is_same_answer(answer, collector.answer(), name)
-    kinds = [type(part) for part in answer.parts if not isinstance(part, Refusal)]
-    if name in ("responses", "messages"):  # which alone keep blocks apart
-        again = [type(part) for part in collector.answer().parts if not isinstance(part, Refusal)]
-        assert again[: len(kinds)] == kinds or name == "messages"
+    if name == "responses":  # which keeps blocks apart, and in their order
+        assert [type(part) for part in collector.answer().parts] == [type(part) for part in answer.parts]
