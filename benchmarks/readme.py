@@ -7,7 +7,9 @@ compares, so that no figure in the README is older than the file it comes from.
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -66,21 +68,75 @@ def bench() -> str:
         "|---|---|---|",
         *(f"| {row['n_tokens']:,} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |" for row in decision["decisions"]),
         "",
-        f"`python benchmarks/gateway.py` (key, routing, records and log on; {gateway['n_candidates']} candidates; "
-        "the same server and client do the bare pass-through in the same run):",
+        f"`python benchmarks/gateway` (key, routing, records and log on; {gateway['n_candidates']} candidates; CPU "
+        "time of the server's process, against a bare pass-through of Chat by the same server and upstream client, in "
+        f"the same of {gateway['rounds']} rounds):",
         "",
-        "| prompt, tokens | emulator alone, CPU ms | bare pass-through, CPU ms | gateway, CPU ms | gateway / bare |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {row['n_prompt_tokens']} | {row['emulator_cpu_ms']:.2f} | {row['bare_cpu_ms']:.2f} | "
-            f"{row['gateway_cpu_ms']:.2f} | {row['ratio']:.1f} ({min(row['ratio_rounds']):.1f} to "
-            f"{max(row['ratio_rounds']):.1f}) |"
-            for row in gateway["by_prompt"]
-        ),
+        "| client → provider | asked | measured (rounds) | CPU ms | bare, CPU ms | met |",
+        "|---|---|---|---|---|---|",
+        *(_gateway_row(row, _bare_of(row, gateway["cases"])) for row in gateway["cases"] if row["server"] != "bare"),
+        "",
+        "Of a stream the figures are of one forwarded event, its share of the request included; the emulator sends one "
+        "event at a time, as providers do.",
+        _peer(gateway),
         "",
         f"Ready {gateway['ready_s']:.1f} s after start; {gateway['loaded_mb']} MB resident after load.",
     ]
     return "\n".join(lines)
+
+
+def _gateway_row(row: dict[str, Any], bare: dict[str, Any]) -> str:
+    """One line of the gateway's table: what was asked beside what was measured."""
+    is_long, is_stream = row["client"] == "agent", row["is_stream"]
+    client = "messages" if is_long else row["client"]
+    size = "88 kB, as Claude Code sends" if is_long else "an event" if is_stream else f"{row['n_prompt_tokens']} tokens"
+    asked = f"{row['budget']:g} {'ms' if is_long else '×'}" if row["budget"] else ""
+    key = "event_us" if is_stream else "cpu_ms"
+    cpu_ms, bare_ms = ((r[key] / 1e3 if is_stream else r[key]) for r in (row, bare))
+    spread = row["cpu_ms_rounds"] if is_long else row["ratio_rounds"]
+    value, unit = (row["cpu_ms"], " ms") if is_long else (row["ratio"], " ×")
+    measured = f"{value:.1f}{unit} ({min(spread):.1f} to {max(spread):.1f})"
+    met = {None: "", True: "yes", False: "no"}[row["is_met"]]
+    peer = "LiteLLM: " if row["server"] == "litellm" else ""
+    digits = 3 if is_stream else 2
+    return (
+        f"| {peer}{client} → {row['upstream']}, {size} | {asked} | {measured} | {cpu_ms:.{digits}f} | "
+        f"{bare_ms:.{digits}f} | {met} |"
+    )
+
+
+def _bare_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the bare pass-through that a row is compared with."""
+    bare = [other for other in rows if other["server"] == "bare" and other["is_stream"] == row["is_stream"]]
+    return next((other for other in bare if other["n_prompt_tokens"] == row["n_prompt_tokens"]), bare[-1])
+
+
+def _peer(gateway: dict[str, Any]) -> str:
+    """Say what was done with LiteLLM's proxy."""
+    if gateway["litellm"].startswith("skipped"):
+        return f"LiteLLM's proxy: {gateway['litellm']}."
+    return f"LiteLLM's proxy {gateway['litellm']}: one worker, a key, one model, no database, no routing."
+
+
+def clients() -> str:
+    """Every client that was run unchanged through the gateway, how it is pointed there, and whether it passed."""
+    folder = ROOT / "tests" / "clients"
+    known = {
+        name: row
+        for file in ("CLIENTS.toml", "node/CLIENTS.toml")
+        for name, row in tomllib.loads((folder / file).read_text()).items()
+    }
+    tried = json.loads((RESULTS / "clients.json").read_text())
+    lines = ["| client | version | the two lines it needs | passed |", "|---|---|---|---|"]
+    for name, row in known.items():
+        of_it = [result for result in tried if result["client"] == name]
+        versions = ", ".join(sorted({result["version"] for result in of_it})) or "–"
+        needed = "<br>".join(f"`{line}`" for line in row["configuration"])
+        passed = f"{sum(result['passed'] for result in of_it)} of {len(of_it)}" if of_it else "not run"
+        lines.append(f"| {row['title']} | {versions} | {needed} | {passed} |")
+    return "\n".join(
+        [*lines, "", "Of eight each: four dialects of the provider, and `auto` and a candidate's name as the model."]
+    )
 
 
 def settings() -> str:
@@ -92,7 +148,7 @@ def settings() -> str:
     return CliRunner().invoke(command, ["--markdown"], catch_exceptions=False).output.strip()
 
 
-PARTS = {"figures": figures, "bench": bench, "settings": settings}
+PARTS = {"figures": figures, "bench": bench, "clients": clients, "settings": settings}
 
 
 def rewritten(text: str) -> str:
