@@ -36,6 +36,14 @@ class CandidateSettings:
     parameters: Mapping[str, object] = field(
         default_factory=dict, metadata=about(tables.parameters, "Request fields it is always called with.")
     )
+    failover: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            tables.names,
+            "Candidates that stand in for it, in this order, where a caller asks for it by name and it fails; auto has "
+            "its ranking.",
+        ),
+    )
     embeddings: bool = field(
         default=False,
         metadata=about(tables.flag, "Embeds text for /v1/embeddings instead of answering; auto never chooses it."),

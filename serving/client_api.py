@@ -5,6 +5,7 @@ Entry points: :data:`CLIENT_APIS` (by path), :class:`ClientApi`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,23 @@ from serving.dialects.responses import answer as responses_answer
 from serving.dialects.responses.dialect import RESPONSES
 from serving.dialects.responses.watch import ResponsesStream
 from serving.embedding import parse_embeddings
+
+#: Words, a call or an end; what comes before only says that an answer begins.
+_CHAT_CONTENT = re.compile(
+    rb'"(?:content|reasoning_content|reasoning|refusal|name|arguments|text|finish_reason)"\s*:\s*"[^"]'
+)
+_RESPONSES_BEGINNINGS = re.compile(
+    rb'"type"\s*:\s*"response\.(?:created|queued|in_progress|[a-z_]+\.added|[a-z_]+_part\.added)"'
+)
+_MESSAGES_BEGINNINGS = re.compile(rb'"type"\s*:\s*"(?:message_start|ping|content_block_start)"')
+
+
+def _goes_on(event: bytes, beginnings: re.Pattern[bytes]) -> bool:
+    return b"data:" in event and beginnings.search(event) is None
+
+
+def _is_chat_content(event: bytes) -> bool:
+    return _CHAT_CONTENT.search(event) is not None
 
 
 class Watch(Protocol):
@@ -82,6 +100,8 @@ class ClientApi:
         The states in a whole answer that passes through.
     without_foreign_states : callable
         Takes out of a request what another provider thought.
+    is_content : callable (event) -> bool
+        Whether an event of a stream holds some of the answer, not only that one begins.
     ping : bytes
         An event that says nothing, for long silences.
     embeds : bool
@@ -97,6 +117,7 @@ class ClientApi:
     carries_states: bool = False
     states_of: Callable[[Mapping[str, object]], Iterable[str]] = lambda body: ()
     without_foreign_states: StatesFilter = lambda body, passing: ()
+    is_content: Callable[[bytes], bool] = _is_chat_content
     ping: bytes = b": still waiting for the provider\n\n"
     embeds: bool = False
 
@@ -124,6 +145,7 @@ def _rows() -> Iterator[ClientApi]:
         responses_answer.usage_of,
         carries_states=True,
         states_of=passing_states.of_responses_answer,
+        is_content=lambda event: _goes_on(event, _RESPONSES_BEGINNINGS),
         without_foreign_states=passing_states.filter_responses,
     )
     yield ClientApi(
@@ -135,6 +157,7 @@ def _rows() -> Iterator[ClientApi]:
         lambda body: messages_answer.usage_of(body.get("usage")),
         carries_states=True,
         states_of=passing_states.of_messages_answer,
+        is_content=lambda event: _goes_on(event, _MESSAGES_BEGINNINGS),
         without_foreign_states=passing_states.filter_messages,
         ping=b'event: ping\ndata: {"type":"ping"}\n\n',
     )

@@ -166,7 +166,8 @@ def control_api(gateway: Gateway) -> APIRouter:
             body["messages"] = [{"role": "user", "content": prompt}]
         body.setdefault("model", "auto")
         asked = parse(body, request.scope["headers"])
-        said = decide(gateway.ready(), gateway.pool, caller, asked.model, asked.dials, asked.prompt).explain()
+        state = gateway.ready()
+        said = decide(state, gateway.pool, caller, state.meant(asked.model), asked.dials, asked.prompt).explain()
         # What the key may not use does not exist for it.
         return replace(said, forecasts=tuple(f for f in said.forecasts if caller.may_use(f.candidate)))
 
@@ -230,11 +231,12 @@ def control_api(gateway: Gateway) -> APIRouter:
 
 def _model(state: State, name: str) -> Model:
     created = int(state.loaded_unix_s)
-    if name in state.aliases:
-        preset = name.partition(":")[2] or state.settings.routing.default
+    meant = state.meant(name)
+    if meant in state.aliases:
+        preset = meant.partition(":")[2] or state.settings.routing.default
         return Model(name, created, "turnout", policy=state.router.policy(preset))
-    candidate = state.candidate(name)
-    ways = [d for d in state.deployments.values() if d.candidate == name]
+    candidate = state.candidate(meant)
+    ways = [d for d in state.deployments.values() if d.candidate == meant]
     return Model(
         name,
         created,

@@ -5,6 +5,8 @@ Counting is free, so it is neither decided nor recorded. Entry point: :func:`cou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 
 from serving.asked import Asked, parse_messages, written
@@ -44,6 +46,7 @@ async def count_tokens(
     state = gateway.ready()
     assert exchange.principal is not None
     asked = parse_messages(document(body), headers)
+    asked = replace(asked, model=state.meant(asked.model))
     if asked.model not in models_for(state, exchange.principal):
         raise NotFound("no such model: GET /v1/models lists them", param="model")
     counted = await _counted(gateway, state, asked, headers, query)

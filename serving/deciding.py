@@ -19,6 +19,7 @@ from serving.state import State
 #: Filters that are the caller's own word; a designated candidate passes all others, the caller having chosen it.
 _CALLERS_OWN = frozenset({"allow", "deny", "max_cost_usd"})
 _DESIGNATED = Policy("designated", 0.0)
+_GLOB = frozenset("*?[")
 
 
 def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Dials, prompt: Prompt) -> Decision:
@@ -81,10 +82,25 @@ def embedder(state: State, principal: Principal, model: str) -> Decision:
     return replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
 
 
+def order_of(state: State, principal: Principal, decision: Decision) -> tuple[str, ...]:
+    """Return who may answer, best first: the ranking, or of a designated candidate its own list of stand-ins."""
+    if decision.binding != "designated":
+        return decision.ranking
+    stand_ins = state.failover.get(decision.candidate, ())
+    return (decision.candidate, *(name for name in stand_ins if principal.may_use(name)))
+
+
 def models_for(state: State, principal: Principal) -> tuple[str, ...]:
-    """Return every model name a caller may ask for: the aliases, the candidates, what embeds."""
+    """Return every model name a caller may ask for: auto and its presets, candidates, what embeds, exact aliases."""
     named = (*state.candidates, *state.embedders)
-    return (*state.aliases, *(name for name in named if principal.may_use(name)))
+    renamed = (
+        name for name, to in state.settings.aliases.items() if not _GLOB & set(name) and _is_known(state, principal, to)
+    )
+    return (*state.aliases, *(name for name in named if principal.may_use(name)), *renamed)
+
+
+def _is_known(state: State, principal: Principal, name: str) -> bool:
+    return name in state.aliases or principal.may_use(name)
 
 
 def _policy(state: State, model: str, dials: Dials) -> Policy:

@@ -34,8 +34,8 @@ class Conveyor(Protocol):
         """The provider said that it failed."""
 
     @property
-    def n_events(self) -> int:
-        """Events of the provider seen."""
+    def has_content(self) -> bool:
+        """Some of the answer itself has come: from here on there is no other attempt."""
 
     def pass_on(self, event: bytes) -> bytes:
         """Take one whole event of the provider; return what the client gets for it, perhaps nothing."""

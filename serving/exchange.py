@@ -16,7 +16,7 @@ from router.pricing import Usage, charge_usd
 from serving import logs
 from serving.deployment import Deployment
 from serving.dialects.losses import Loss
-from serving.errors import GatewayError
+from serving.errors import GatewayError, UpstreamError
 from serving.keys import Principal
 from serving.pool import Call
 from serving.records import RecordStore, RequestRecord
@@ -47,6 +47,8 @@ class Exchange:
         What the provider was spoken to in.
     losses : tuple of Loss
         What of the request the provider could not be sent as it was.
+    attempts : tuple of (str, str)
+        Deployments that failed before the one that answered, and how.
     time_unix_s : float
         When it arrived.
     """
@@ -56,6 +58,7 @@ class Exchange:
         "_is_settled",
         "_state",
         "api",
+        "attempts",
         "call",
         "cost_usd",
         "decision",
@@ -84,6 +87,7 @@ class Exchange:
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
         self.api = ""
+        self.attempts: tuple[tuple[str, str], ...] = ()
         self.upstream_dialect = ""
         self.losses: tuple[Loss, ...] = ()
         self.told: tuple[Loss, ...] = ()
@@ -103,6 +107,13 @@ class Exchange:
         self.losses = losses
         self.told = () if mode == "silent" else tuple(loss for loss in losses if not loss.is_hint)
 
+    def attempt_failed(self, error: UpstreamError) -> None:
+        """Note that one attempt failed before anything of it was sent; the exchange goes on."""
+        if self.deployment is not None:
+            self.attempts = (*self.attempts, (self.deployment.name, error.outcome))
+        if self.call is not None:
+            self.call.finish(error.outcome, wait_s=error.retry_after_s)
+
     def headers(self) -> list[Header]:
         """Return the response headers that say who answers, why and at what cost; unknown ones are absent."""
         request_id = self.id.encode()
@@ -111,6 +122,9 @@ class Exchange:
             headers += self.deployment.marks
             if self.told:
                 headers.append((b"x-turnout-lost", lost(self.told).encode("latin-1")[:MAX_LOST_BYTES]))
+            if self.attempts:
+                failed = ", ".join(f"{name};{outcome}" for name, outcome in self.attempts)
+                headers.append((b"x-turnout-failed-attempts", failed.encode("latin-1", "replace")))
             if self.upstream_dialect not in ("", self.api):
                 headers.append((b"x-turnout-translated", f"{self.api}>{self.upstream_dialect}".encode()))
         if self.decision is not None:
@@ -139,8 +153,8 @@ class Exchange:
         if self._is_settled:
             return
         self._is_settled = True
-        if self._state is not None and self.decision is not None:
-            self.cost_usd = charge_usd(self.usage, self._state.candidate(self.decision.candidate).price)
+        if self._state is not None and self.deployment is not None:
+            self.cost_usd = charge_usd(self.usage, self._state.candidate(self.deployment.candidate).price)
         if self.call is not None:
             self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
         record = self._record(outcome, status)
@@ -167,7 +181,7 @@ class Exchange:
             status,
             outcome,
             self.is_stream,
-            candidate=decision.candidate if decision else None,
+            candidate=self._who(),
             deployment=self.deployment.name if self.deployment else None,
             policy_kind=policy.kind if policy else None,
             policy_value=policy.value if policy else None,
@@ -188,7 +202,14 @@ class Exchange:
             api=self.api or None,
             upstream_dialect=self.upstream_dialect or None,
             losses=lost(self.losses) or None,
+            attempts=", ".join(f"{name};{outcome}" for name, outcome in self.attempts) or None,
         )
+
+    def _who(self) -> str | None:
+        """Return the candidate that answered, else the one decided for."""
+        if self.deployment is not None:
+            return self.deployment.candidate
+        return self.decision.candidate if self.decision else None
 
 
 def lost(losses: Iterable[Loss]) -> str:

@@ -2,23 +2,26 @@
 
 :meth:`Gateway.answer` reads top to bottom: parse, decide, call, answer, settle. It takes raw headers and a body and
 returns an :class:`Answer`, whole or as a stream; who listens on the network is no matter of its. A request keeps the
-:class:`~serving.state.State` it began with. There is one attempt at one deployment; whatever tries another one does
-so around :meth:`Gateway._attempt`, which fails before anything was sent to the client or not at all.
+:class:`~serving.state.State` it began with. Attempts follow one another around :meth:`Gateway._attempt`, which fails
+before any content was sent to the client or not at all; what breaks after that ends in an error event.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from serving.asked import Asked, written
+from serving.asked import Asked
 from serving.client_api import ClientApi
-from serving.deciding import decide, embedder
+from serving.deciding import decide, embedder, order_of
+from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
-from serving.errand import Conveyor, Errand, Relay
+from serving.errand import Errand, Relay
 from serving.errors import ClientDisconnected, GatewayError, NotReady, UpstreamBroken, UpstreamError
 from serving.exchange import Exchange, Header
+from serving.failover import Failover
 from serving.fields import document
 from serving.pool import Pool
 from serving.providers.refusals import error_of
@@ -27,20 +30,17 @@ from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
-from serving.sending import returned, to_send
-from serving.sse import EventSplitter, data_of
+from serving.sending import patience_s, returned, to_send
 from serving.state import State
+from serving.streamed_answer import Keep, StreamedAnswer, broken, events_of
 
-#: Keeps a whole response, as it was sent to the client.
-Keep = Callable[[bytes], None]
+#: Of a stream, held back before its first content at most.
+MAX_HELD_BYTES = 64 * 1024
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-#: How long a provider may take to end its stream after the event that ends the answer; a connection ended whole can
-#: be used again.
-_LAST_WORDS_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,21 @@ class Answer:
     headers: list[Header]
     body: bytes | None = None
     stream: StreamedAnswer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request that is decided, on its way through its attempts."""
+
+    state: State
+    api: ClientApi
+    exchange: Exchange
+    asked: Asked
+    sent: Mapping[str, object]
+    headers: list[Header]
+    query: bytes
+    until: float
+    keep: Keep | None
 
 
 class Gateway:
@@ -134,29 +149,24 @@ class Gateway:
             sent = document(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
+            model = state.meant(asked.model)
             if api.embeds:
-                decision = embedder(state, exchange.principal, asked.model)
+                decision = embedder(state, exchange.principal, model)
             else:
-                decision = decide(state, self.pool, exchange.principal, asked.model, asked.dials, asked.prompt)
-            exchange.decided(state, asked.model, decision)
-            # No await between taking the state and here, so the pool and the state know the same deployments.
-            name = self.pool.choose(decision.candidate)
-            assert name is not None, "settings give every candidate a deployment"
-            deployment = state.deployments[name]
-            exchange.deployment = deployment
-            errand = Errand(
-                id=exchange.id,
-                key=exchange.principal.name,
-                candidate=decision.candidate,
-                created_unix_s=int(exchange.time_unix_s),
-                request=sent,
-                mode=asked.dials.losses or state.settings.routing.losses,
-                max_output_tokens=state.candidate(decision.candidate).capabilities.max_output_tokens,
+                decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt)
+            exchange.decided(state, model, decision)
+            job = Job(
+                state,
+                api,
+                exchange,
+                asked,
+                sent,
+                headers,
+                query,
+                self._until(state, headers),
+                self._keeping(state, api, exchange, asked.body),
             )
-            relay = relay_of(api, asked, deployment, self.states, errand)
-            exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
-            keep = self._keeping(state, api, exchange, asked.body)
-            return await self._attempt(state, api, exchange, asked, relay, headers, query, keep)
+            return await self._first_answer(job, order_of(state, exchange.principal, decision))
         except GatewayError as error:
             exchange.fail(self.records, error)
             raise
@@ -167,32 +177,53 @@ class Gateway:
             exchange.fail(self.records, GatewayError("the gateway failed"))
             raise
 
-    async def _attempt(
-        self,
-        state: State,
-        api: ClientApi,
-        exchange: Exchange,
-        asked: Asked,
-        relay: Relay,
-        headers: list[Header],
-        query: bytes,
-        keep: Keep | None,
-    ) -> Answer:
-        """Try one deployment: a whole answer, or the first event of a stream, or an UpstreamError."""
-        deployment, line = exchange.deployment, relay.line
-        assert deployment is not None
+    async def _first_answer(self, job: Job, order: Sequence[str]) -> Answer:
+        """Try one deployment after another: until the first content byte nobody notices."""
+        settings = job.state.settings.server
+        failover = Failover(self.pool, order, job.state.everyone, max_attempts=settings.max_attempts, until=job.until)
+        name = failover.first()
+        while True:
+            deployment = job.state.deployments[name]
+            try:
+                return await self._attempt(job, deployment)
+            except UpstreamError as error:
+                job.exchange.attempt_failed(error)
+                further = failover.after(error, deployment.candidate)
+                if further is None:
+                    raise
+                name, pause_s = further
+            if pause_s:
+                await asyncio.sleep(pause_s)
+
+    async def _attempt(self, job: Job, deployment: Deployment) -> Answer:
+        """Try one deployment: a whole answer, or a stream up to its first content, or an UpstreamError."""
+        exchange, asked, state = job.exchange, job.asked, job.state
+        assert exchange.principal is not None
+        exchange.deployment = deployment
+        errand = Errand(
+            id=exchange.id,
+            key=exchange.principal.name,
+            candidate=deployment.candidate,
+            created_unix_s=int(exchange.time_unix_s),
+            request=job.sent,
+            mode=asked.dials.losses or state.settings.routing.losses,
+            max_output_tokens=state.candidate(deployment.candidate).capabilities.max_output_tokens,
+        )
+        relay = relay_of(job.api, asked, deployment, self.states, errand)
+        exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
         body = relay.body()
         exchange.call = self.pool.begin(deployment.name)
         response = await self.upstream.send(
             to_send(
                 state.settings.server,
                 deployment,
-                line,
+                relay.line,
                 body,
-                headers,
+                job.headers,
                 url=relay.url,
                 is_translated=relay.is_translated,
-                query=query,
+                query=job.query,
+                left_s=job.until - self.pool.now(),
             )
         )
         try:
@@ -203,12 +234,13 @@ class Gateway:
                     await response.read(),
                     provider=deployment.provider,
                     deployment=deployment.name,
-                    dialect=DIALECTS[line.dialect],
+                    dialect=DIALECTS[relay.line.dialect],
                     is_translated=relay.is_translated,
                 )
             if asked.is_stream:
-                return await self._streamed(exchange, relay, response, keep)
-            return await self._whole(exchange, relay, response, keep)
+                idle_s = state.settings.server.idle_timeout_s
+                return await self._streamed(exchange, relay, response, job.keep, idle_s)
+            return await self._whole(exchange, relay, response, job.keep)
         except BaseException:
             await response.close()
             raise
@@ -221,7 +253,7 @@ class Gateway:
         try:
             turned, exchange.usage = relay.whole(body)
         except UpstreamBroken as error:
-            raise _broken(exchange, error.message) from None
+            raise broken(exchange, error.message) from None
         headers = [*exchange.headers(), *returned(response), (b"content-type", b"application/json")]
         exchange.settle(self.records, "ok", 200)
         if exchange.cost_usd is not None:
@@ -232,20 +264,29 @@ class Gateway:
         return Answer(headers, turned)
 
     async def _streamed(
-        self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None
+        self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None, idle_s: float = inf
     ) -> Answer:
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            raise _broken(exchange, "answered a streaming request with something that is not a stream")
+            raise broken(exchange, "answered a streaming request with something that is not a stream")
         conveyor = relay.conveyor()
-        events = _events(exchange, response, conveyor)
-        # Until the first event nothing is promised: an upstream that dies before it gets a proper status.
-        first = await anext(events, b"")
-        if conveyor.is_failed and conveyor.n_events == 1:
-            raise _broken(exchange, "answered with an error event")
+        events = events_of(exchange, response, conveyor, idle_s)
+        # Until its first content nothing is promised: what only says that an answer begins is held back.
+        first = b""
+        while not (conveyor.has_content or conveyor.is_done or len(first) > MAX_HELD_BYTES):
+            held = await anext(events, None)
+            if conveyor.is_failed and not conveyor.has_content:
+                raise broken(exchange, "answered with an error event")
+            if held is None:
+                break
+            first += held
         if exchange.call is not None:
             exchange.call.first_byte()
         headers = [*exchange.headers(), *returned(response), *_STREAM_HEADERS]
         return Answer(headers, stream=StreamedAnswer(self.records, exchange, response, conveyor, first, events, keep))
+
+    def _until(self, state: State, headers: Iterable[Header]) -> float:
+        """Return when the caller's patience ends, or ours, in the pool's seconds."""
+        return self.pool.now() + patience_s(headers, state.settings.server.total_timeout_s)
 
     def _with_history(
         self, state: State, api: ClientApi, exchange: Exchange, body: dict[str, object]
@@ -263,101 +304,3 @@ class Gateway:
         assert exchange.principal is not None
         key = exchange.principal.name
         return lambda answer: self.responses.put(key, items_of(body), document(answer), keep_for_s)
-
-
-class StreamedAnswer:
-    """The events of one answer, as they come; iterate once, and :meth:`close` in any case: that settles."""
-
-    def __init__(
-        self,
-        records: RecordStore,
-        exchange: Exchange,
-        response: UpstreamResponse,
-        conveyor: Conveyor,
-        first: bytes,
-        events: AsyncGenerator[bytes],
-        keep: Keep | None = None,
-    ) -> None:
-        self._records = records
-        self._exchange = exchange
-        self._response = response
-        self._conveyor = conveyor
-        self._first = first
-        self._events = events
-        self._keep = keep
-        self._failure: UpstreamError | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._first
-        last = self._first
-        try:
-            async for last in self._events:
-                yield last
-        except UpstreamError as error:
-            self._failure = error
-            yield self._conveyor.broken(error)
-        if self._keep is not None and self._conveyor.is_done:
-            _keep_last(self._keep, last)
-
-    async def close(self) -> None:
-        """Settle, then let go of the provider; idempotent.
-
-        Settling comes first and cannot be cancelled; a client that left is told from a provider that broke off.
-        """
-        self._exchange.usage = self._conveyor.usage
-        if self._failure is not None:
-            outcome = self._failure.outcome
-        elif self._conveyor.is_failed:
-            outcome = UpstreamBroken.outcome
-        else:
-            outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
-        self._exchange.settle(self._records, outcome, 200)
-        await self._response.close()
-        await self._events.aclose()
-
-
-async def _events(exchange: Exchange, response: UpstreamResponse, conveyor: Conveyor) -> AsyncGenerator[bytes]:
-    """Yield whole events for the client, up to the one that ends the stream; any other end raises."""
-    splitter = EventSplitter()
-    chunks = aiter(response.chunks())
-    async for chunk in chunks:
-        kept = b"".join([conveyor.pass_on(event) for event in splitter.feed(chunk)])
-        if kept:
-            yield kept
-        if conveyor.is_failed:
-            return
-        if conveyor.is_done:
-            await _hear_out(chunks)
-            return
-    if rest := conveyor.pass_on_rest(splitter.rest()):
-        yield rest
-    if not conveyor.is_done and not conveyor.is_failed:
-        raise _broken(exchange, "ended its stream without finishing the answer")
-
-
-async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows the end of an answer, normally nothing, so that the connection ends whole."""
-    try:
-        async with asyncio.timeout(_LAST_WORDS_S):
-            async for _ in chunks:
-                pass
-    except (TimeoutError, UpstreamError):
-        return
-
-
-def _keep_last(keep: Keep, events: bytes) -> None:
-    """Keep the response that the last event of a Responses stream holds whole."""
-    for event in EventSplitter().feed(events):
-        if b"response.completed" in event[:64]:
-            keep(written(document(data_of(event) or b"{}").get("response")))
-
-
-def _broken(exchange: Exchange, what: str) -> UpstreamBroken:
-    deployment = exchange.deployment
-    provider = deployment.provider if deployment else ""
-    return UpstreamBroken(
-        f"{provider or 'the provider'} {what}",
-        provider=provider,
-        deployment=deployment.name if deployment else "",
-        upstream_status=200,
-    )

@@ -39,7 +39,8 @@ class MessagesModels:
 
 def messages_model(state: State, name: str) -> MessagesModel:
     """Describe one name."""
-    known = None if name in state.aliases else state.candidate(name).capabilities
+    meant = state.meant(name)
+    known = None if meant in state.aliases else state.candidate(meant).capabilities
     return MessagesModel(
         name,
         name,

@@ -1,17 +1,19 @@
-"""Live status of deployments: what is in flight, how fast, how often it fails, what it cost.
+"""Live status of deployments: what is in flight, how fast, how often it fails, what it cost, whom to leave alone.
 
 Numbers only, in memory, of this process; no request is ever held up here. What a caller did (its 4xx, its going
-away) never counts against a deployment. It does not decide what to avoid: that is failover's. All methods run on
+away) never counts against a deployment. Who is to be avoided is said by :mod:`serving.health`. All methods run on
 the event loop's thread. Entry points: :meth:`Pool.begin`, :meth:`Pool.choose`, :meth:`Pool.snapshot`.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from serving.health import Health, RetryBudget
 from serving.latency import Durations, TokenRate
 
 #: Outcomes that say nothing about the deployment.
@@ -24,7 +26,8 @@ class DeploymentStatus:
 
     ``n_errors`` is the sum of ``errors`` (outcome to count). ``first_byte_s`` and ``total_s`` are moving averages
     of successful calls, the percentiles are of the last few hundred. ``cost_usd`` sums the known costs,
-    ``n_unknown_cost`` counts the successful calls of unknown cost.
+    ``n_unknown_cost`` counts the successful calls of unknown cost. ``cooling_for_s`` and ``ejected_for_s`` say how
+    long it is left alone still, because it asked for it or failed too often; 0 where it is not.
     """
 
     deployment: str
@@ -47,6 +50,9 @@ class DeploymentStatus:
     last_error: str | None
     last_error_age_s: float | None
     last_used_age_s: float | None
+    cooling_for_s: float
+    ejected_for_s: float
+    n_ejections: int
 
 
 class _Deployment:
@@ -56,6 +62,7 @@ class _Deployment:
         "candidate",
         "cost_usd",
         "first_byte",
+        "health",
         "last_error",
         "last_error_at",
         "last_used_at",
@@ -75,6 +82,7 @@ class _Deployment:
         self.n_requests = 0
         self.outcomes: Counter[str] = Counter()
         self.first_byte = Durations()
+        self.health = Health()
         self.total = Durations()
         self.rate = TokenRate()
         self.cost_usd: float | None = None
@@ -110,7 +118,14 @@ class Call:
         if self.first_byte_s is None:
             self.first_byte_s = self._clock() - self._began_at
 
-    def finish(self, outcome: str = "ok", output_tokens: int | None = None, cost_usd: float | None = None) -> None:
+    def finish(
+        self,
+        outcome: str = "ok",
+        output_tokens: int | None = None,
+        cost_usd: float | None = None,
+        *,
+        wait_s: float | None = None,
+    ) -> None:
         """End the call; only the first time counts.
 
         Parameters
@@ -121,6 +136,8 @@ class Call:
             As the provider counted them.
         cost_usd : float or None
             Charged; None is unknown and is never summed as 0.
+        wait_s : float or None
+            How long the deployment asked to be left alone, of the outcome "overloaded".
         """
         if self.total_s is not None:
             return
@@ -140,9 +157,16 @@ class Call:
                 status.first_byte.add(self.first_byte_s)
             if output_tokens:
                 status.rate.add(output_tokens, self.total_s)
-        elif outcome not in _NOT_ITS_FAULT:
+            status.health.succeeded(now)
+        elif outcome in _NOT_ITS_FAULT:
+            status.health.passed()
+        else:
             status.last_error = outcome
             status.last_error_at = now
+            if outcome == "overloaded":
+                status.health.throttled(now, wait_s)
+            else:
+                status.health.failed(now)
 
 
 class Pool:
@@ -154,10 +178,21 @@ class Pool:
         Deployment name to candidate name, in the order of the settings.
     clock : Callable[[], float]
         Monotonic seconds.
+    seed : int or None
+        Of the choice of two; None takes one from the system.
+
+    Attributes
+    ----------
+    retries : RetryBudget
+        Of all further attempts together.
     """
 
-    def __init__(self, deployments: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, deployments: Mapping[str, str], clock: Callable[[], float] = time.monotonic, seed: int | None = None
+    ) -> None:
+        self.retries = RetryBudget()
         self._clock = clock
+        self._random = random.Random(seed)
         self._by_name: dict[str, _Deployment] = {}
         self._by_candidate: dict[str, list[_Deployment]] = {}
         self.replace(deployments)
@@ -176,28 +211,55 @@ class Pool:
             by_candidate.setdefault(candidate, []).append(status)
         self._by_name, self._by_candidate = by_name, by_candidate
 
-    def choose(self, candidate: str) -> str | None:
-        """Name the deployment for the next call: the least (in flight + 1) x average latency.
+    def choose(self, candidate: str, tried: Collection[str] = (), *, or_ejected: bool = False) -> str | None:
+        """Name the deployment for the next call: of two at random the lesser (in flight + 1) x average latency.
 
         One that has finished no request counts as the fastest known of its candidate, so that it gets its turn;
         one that has, but never succeeded, as the slowest. Ties go to the fewest requests so far, then to the first
-        in the settings. None when the candidate has no deployment.
+        in the settings.
+
+        Parameters
+        ----------
+        candidate : str
+        tried : collection of str
+            Deployments not to name.
+        or_ejected : bool, default=False
+            Name an ejected one rather than none: the last one is never ejected. One that is cooling asked for it.
+
+        Returns
+        -------
+        str or None
+            None when every deployment of the candidate was tried or is to be left alone.
         """
-        deployments = self._by_candidate.get(candidate)
-        if not deployments:
-            return None
-        if len(deployments) == 1:
-            return deployments[0].name
-        known = [d.total.average_s for d in deployments if d.total.average_s is not None]
+        now = self._clock()
+        deployments = [d for d in self._by_candidate.get(candidate, ()) if d.name not in tried]
+        available = [d for d in deployments if d.health.is_available(now)]
+        if not available and or_ejected:
+            available = [d for d in deployments if now >= d.health.cooling_until]
+        if len(available) > 2:
+            available = sorted(self._random.sample(available, 2), key=available.index)
+        if len(available) < 2:
+            return available[0].name if available else None
+        known = [d.total.average_s for d in available if d.total.average_s is not None]
         untried_s, failing_s = min(known, default=1.0), max(known, default=1.0)
 
         def burden(d: _Deployment) -> tuple[float, int]:
             average_s = d.total.average_s
             if average_s is None:
                 average_s = failing_s if d.outcomes else untried_s
-            return (d.n_in_flight + 1) * average_s, d.n_requests
+            return (d.n_in_flight + 1) * average_s / d.health.weight(now), d.n_requests
 
-        return min(deployments, key=burden).name
+        return min(available, key=burden).name
+
+    def wait_s(self, candidates: Iterable[str]) -> float | None:
+        """Return how long until one of these candidates has cooled down; None where none has a deployment."""
+        now = self._clock()
+        waits = [d.health.cooling_until - now for name in candidates for d in self._by_candidate.get(name, ())]
+        return max(0.0, min(waits)) if waits else None
+
+    def now(self) -> float:
+        """Return the pool's own time, in monotonic seconds."""
+        return self._clock()
 
     def begin(self, deployment: str) -> Call:
         """Start the clock of one call.
@@ -210,6 +272,7 @@ class Pool:
         status = self._by_name[deployment]
         status.n_in_flight += 1
         status.n_requests += 1
+        status.health.begin(self._clock())
         return Call(status, self._clock)
 
     def latency_s(self, candidate: str) -> float | None:
@@ -257,4 +320,7 @@ def _status_of(d: _Deployment, now: float) -> DeploymentStatus:
         last_error=d.last_error,
         last_error_age_s=None if d.last_error is None else now - d.last_error_at,
         last_used_age_s=None if d.last_used_at is None else now - d.last_used_at,
+        cooling_for_s=max(0.0, d.health.cooling_until - now),
+        ejected_for_s=max(0.0, d.health.ejected_until - now),
+        n_ejections=d.health.n_ejections,
     )

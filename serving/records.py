@@ -35,7 +35,8 @@ class RequestRecord(NamedTuple):
     ``id`` is the decision id that went out in the response headers, ``time_unix_s`` its arrival, ``key`` the
     name of the client's key, ``outcome`` "ok" or the ``outcome`` of the error that ended it. Token counts are
     the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice;
-    ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was.
+    ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was,
+    ``attempts`` the deployments that failed before the one that answered.
     """
 
     id: str
@@ -66,6 +67,7 @@ class RequestRecord(NamedTuple):
     api: str | None = None
     upstream_dialect: str | None = None
     losses: str | None = None
+    attempts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,5 +296,10 @@ def m002_translation(database: sqlite3.Connection) -> None:
         database.execute(f"ALTER TABLE request ADD COLUMN {column} TEXT")
 
 
+def m003_attempts(database: sqlite3.Connection) -> None:
+    """Add the attempts that failed before the one that counted: configured names and outcomes."""
+    database.execute("ALTER TABLE request ADD COLUMN attempts TEXT")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request, m002_translation)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request, m002_translation, m003_attempts)

@@ -107,6 +107,7 @@ class _PassingStream:
         self._states = states
         self._maker = maker
         self._previous = previous
+        self.has_content = False
 
     @property
     def usage(self) -> Usage:
@@ -120,13 +121,11 @@ class _PassingStream:
     def is_failed(self) -> bool:
         return self._watch.is_failed
 
-    @property
-    def n_events(self) -> int:
-        return self._watch.n_events
-
     def pass_on(self, event: bytes) -> bytes:
         if not self._watch.pass_on(event):
             return b""
+        if not self.has_content:
+            self.has_content = self._api.is_content(event)
         if self._watch.states:
             self._states.remember(self._watch.states, self._maker)
             self._watch.states.clear()

@@ -18,7 +18,15 @@ from serving.gateway import Gateway
 from serving.state import Fingerprint, State, fingerprint
 
 #: ``[server]`` keys that only a restart changes.
-_NEEDS_RESTART = ("host", "port", "database", "max_body_bytes", "receive_timeout_s", "shutdown_timeout_s")
+_NEEDS_RESTART = (
+    "host",
+    "port",
+    "database",
+    "max_body_bytes",
+    "receive_timeout_s",
+    "shutdown_timeout_s",
+    "state_secret_env",
+)
 
 
 class Reloader:

@@ -1,15 +1,17 @@
 """What leaves for a provider, and what of its answer's head comes back. Pure.
 
-Entry points: :func:`to_send`, :func:`returned`.
+Entry points: :func:`to_send`, :func:`returned`, :func:`patience_s`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import inf
 
 from serving.deployment import Deployment, Line
 from serving.dialects.messages.request import VERSION
+from serving.errors import InvalidRequest
 from serving.exchange import Header
 from serving.providers.upstream import UpstreamRequest, UpstreamResponse
 from serving.settings import ServerSettings
@@ -32,6 +34,10 @@ _RETURNED = {
     "x-request-id": b"x-upstream-request-id",
     "request-id": b"x-upstream-request-id",
 }
+#: How long the caller waits for the whole of its answer.
+_PATIENCE = b"x-request-timeout-ms"
+#: What a last attempt gets at least.
+LEAST_TIME_S = 0.05
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -45,6 +51,7 @@ def to_send(
     url: str,
     is_translated: bool,
     query: bytes = b"",
+    left_s: float = inf,
 ) -> UpstreamRequest:
     """Make the call to a provider.
 
@@ -63,6 +70,8 @@ def to_send(
         Whether the client speaks another dialect: its versions and betas then mean nothing there.
     query : bytes
         The client's query, which goes on only within Messages (``beta=true``).
+    left_s : float
+        Of the caller's patience.
     """
     sent = dict(line.headers)
     if line.dialect == "messages":
@@ -87,10 +96,33 @@ def to_send(
         connect_timeout_s=server.connect_timeout_s,
         first_byte_timeout_s=server.first_byte_timeout_s,
         idle_timeout_s=server.idle_timeout_s,
-        total_timeout_s=server.total_timeout_s,
+        total_timeout_s=max(LEAST_TIME_S, min(server.total_timeout_s, left_s)),
         provider=deployment.provider,
         deployment=deployment.name,
     )
+
+
+def patience_s(headers: Iterable[Header], most_s: float) -> float:
+    """Return how long the caller waits, by ``x-request-timeout-ms``, and at most so long.
+
+    Raises
+    ------
+    InvalidRequest
+        The header is no positive number.
+    """
+    for name, value in headers:
+        if name != _PATIENCE:
+            continue
+        try:
+            wait_s = float(value) / 1e3
+        except ValueError:
+            wait_s = 0.0
+        if not 0 < wait_s < inf:
+            raise InvalidRequest(
+                f"{_PATIENCE.decode()} must be a number of milliseconds above 0", param=_PATIENCE.decode()
+            )
+        return min(wait_s, most_s)
+    return most_s
 
 
 def returned(response: UpstreamResponse) -> list[Header]:

@@ -76,6 +76,13 @@ class ServerSettings:
         default=900.0,
         metadata=about(tables.number(0, is_open=True), "Longest duration of one call to a provider.", "s"),
     )
+    max_attempts: int = field(
+        default=3,
+        metadata=about(
+            tables.count(1, 10),
+            "Most attempts for one request, the first included; the next is made only before any content was sent.",
+        ),
+    )
     watch_bundle_s: float = field(
         default=2.0,
         metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),
@@ -162,6 +169,13 @@ class Settings:
     )
     routing: RoutingSettings = field(
         default_factory=RoutingSettings, metadata={"table": RoutingSettings, "help": "What auto means."}
+    )
+    aliases: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata=about(
+            tables.renames,
+            "Model names that tools insist on, or globs of them, and what is meant: auto, auto:PRESET or a candidate.",
+        ),
     )
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
@@ -311,6 +325,7 @@ def _contradictions(settings: Settings) -> list[str]:
     providers = {provider.name for provider in settings.providers}
     for i, provider in enumerate(settings.providers):
         problems.extend(f"providers.{i}{problem}" for problem in provider.contradictions())
+    embeds = {candidate.name: candidate.embeddings for candidate in settings.candidates}
     for i, candidate in enumerate(settings.candidates):
         at = f"candidates.{i}"
         if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):
@@ -331,6 +346,11 @@ def _contradictions(settings: Settings) -> list[str]:
             for j, deployment in enumerate(candidate.deployments)
             if deployment.provider not in providers
         )
+        problems.extend(
+            f"{at}.failover: {name!r} is not another candidate of the same kind"
+            for name in candidate.failover
+            if name == candidate.name or embeds.get(name) is not candidate.embeddings
+        )
     for table, names in (
         ("providers", [provider.name for provider in settings.providers]),
         ("candidates", [candidate.name for candidate in settings.candidates]),
@@ -341,6 +361,12 @@ def _contradictions(settings: Settings) -> list[str]:
             for i, name in enumerate(names)
             if name in names[:i]
         )
+    for alias, meant in settings.aliases.items():
+        at = f"aliases.{alias!r} = {meant!r}"
+        if alias in embeds or alias == AUTO or alias.startswith(f"{AUTO}:"):
+            problems.append(f"{at}: this name means something already")
+        elif meant not in embeds and meant != AUTO and not meant.startswith(f"{AUTO}:"):
+            problems.append(f"{at}: expected auto, auto:PRESET or the name of a candidate")
     if all(candidate.embeddings for candidate in settings.candidates):
         problems.append("candidates: expected at least one [[candidates]] table that answers")
     for name, policy in settings.policies().items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from router import Candidate, Router
@@ -41,6 +42,8 @@ class State:
         The pool, in the order of the file, at the prices of the file or of the catalogue.
     embedders : Mapping of str to Candidate
         Those that embed text instead of answering; nothing decides between them.
+    failover : Mapping of str to tuple of str
+        Candidate to those that stand in for it where it was asked for by name.
     aliases : tuple of str
         The model names that ask for a decision: ``auto`` and one per preset.
     loaded_unix_s : float
@@ -55,6 +58,7 @@ class State:
     candidates: Mapping[str, Candidate]
     embedders: Mapping[str, Candidate]
     deployments: Mapping[str, Deployment]
+    failover: Mapping[str, tuple[str, ...]]
     aliases: tuple[str, ...]
     loaded_unix_s: float
     fingerprint: Fingerprint
@@ -63,6 +67,21 @@ class State:
     def bundle_id(self) -> str:
         """Return ``name@version`` of the bundle."""
         return self.router.bundle.manifest.id
+
+    def meant(self, model: str) -> str:
+        """Return what a model name stands for: itself where it means something, else by the aliases of the file.
+
+        An exact alias goes before a glob, of globs the first in the file.
+        """
+        if model in self.candidates or model in self.aliases or model in self.embedders:
+            return model
+        named = self.settings.aliases
+        return named.get(model) or next((to for glob, to in named.items() if fnmatchcase(model, glob)), model)
+
+    @property
+    def everyone(self) -> Mapping[str, Candidate]:
+        """Return candidates and embedders together."""
+        return {**self.candidates, **self.embedders} if self.embedders else self.candidates
 
     def candidate(self, name: str) -> Candidate:
         """Return a candidate or an embedder by its name."""
@@ -128,6 +147,13 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
             settings.source,
             [f"routing.default = {settings.routing.default!r}: expected one of {', '.join(router.presets)}"],
         )
+    aliases = ("auto", *(f"auto:{preset}" for preset in router.presets))
+    if problems := [
+        f"aliases.{alias!r} = {meant!r}: expected a preset of {', '.join(router.presets)}"
+        for alias, meant in settings.aliases.items()
+        if meant.startswith("auto") and meant not in aliases and meant not in made and meant not in embedders
+    ]:
+        raise refused(settings.source, problems)
     deployments = {}
     for row in settings.candidates:
         for way in row.deployments:
@@ -143,7 +169,8 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
         candidates=candidates,
         embedders=embedders,
         deployments=deployments,
-        aliases=("auto", *(f"auto:{preset}" for preset in router.presets)),
+        failover={row.name: row.failover for row in settings.candidates if row.failover},
+        aliases=aliases,
         loaded_unix_s=time.time(),
         fingerprint=seen,
     )

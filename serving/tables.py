@@ -123,6 +123,22 @@ def globs(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def names(value: object) -> tuple[str, ...]:
+    """Accept a list of names, each once."""
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise ValueError('a list of names, such as ["a", "b"]')
+    if len(set(value)) < len(value):
+        raise ValueError("a list that names nobody twice")
+    return tuple(value)
+
+
+def renames(value: object) -> Mapping[str, str]:
+    """Accept a table of names to names."""
+    if not isinstance(value, dict) or not all(isinstance(one, str) and one for pair in value.items() for one in pair):
+        raise ValueError('a table of names, such as {"claude-*" = "auto"}')
+    return dict(value)
+
+
 def parameters(value: object) -> Mapping[str, object]:
     """Accept a table of request fields, except those the gateway itself sets."""
     if not isinstance(value, dict):

@@ -10,14 +10,14 @@ Pure but for the memory of reasoning states. Entry point: :class:`Translation`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from router.pricing import Usage
 from serving.asked import Asked, written
 from serving.client_api import ClientApi
 from serving.deployment import Deployment, Line
-from serving.dialects.answer import Closed, Collector, Event, Failed, Finished, Opened, UsageSeen, events_of
+from serving.dialects.answer import Closed, Collector, Delta, Event, Failed, Finished, Opened, UsageSeen, events_of
 from serving.dialects.conversation import Conversation, Part, Settings
 from serving.dialects.dialect import Dialect, Reply
 from serving.dialects.emulation import Emulation
@@ -113,10 +113,11 @@ class _WayBack:
         self._kind = "text"
         self._kept = Collector()
 
-    def turn(self, event: Event) -> Iterator[Event]:
-        """Yield what the client's writer shall get for one event."""
-        for restored in (event,) if self._emulation is None else self._emulation.restore(event):
-            yield self._sealed(restored)
+    def turn(self, event: Event) -> Iterable[Event]:
+        """Return what the client's writer shall get for one event."""
+        if self._emulation is None:
+            return (self._sealed(event),)
+        return map(self._sealed, self._emulation.restore(event))
 
     def _sealed(self, event: Event) -> Event:
         if isinstance(event, Opened):
@@ -148,13 +149,12 @@ class _TranslatedStream:
         self.usage = Usage()
         self.is_done = False
         self.is_failed = False
-        self.n_events = 0
+        self.has_content = False
         self._reader = upstream.reader()
         self._writer = api.dialect.writer(reply)
         self._back = back
 
     def pass_on(self, event: bytes) -> bytes:
-        self.n_events += 1
         return self._written(self._reader.read(event))
 
     def pass_on_rest(self, rest: bytes) -> bytes:
@@ -170,7 +170,9 @@ class _TranslatedStream:
         for event in events:
             if self.is_done or self.is_failed:
                 break
-            if isinstance(event, UsageSeen):
+            if isinstance(event, Delta):
+                self.has_content = True
+            elif isinstance(event, UsageSeen):
                 self.usage = event.usage
             elif isinstance(event, Finished):
                 self.is_done = True

@@ -237,7 +237,6 @@ def _unacceptable(response: aiohttp.ClientResponse, request: UpstreamRequest) ->
         provider=request.provider,
         deployment=request.deployment,
         upstream_status=response.status,
-        is_retryable=False,
     )
 
 

@@ -39,6 +39,7 @@ SERVER = """
 port = 0
 bundle = "{bundle}"
 database = ""
+max_attempts = 1
 watch_bundle_s = {watch_bundle_s}
 {settings}
 

@@ -285,3 +285,21 @@ async def test_latency_is_taken_from_live_calls(start) -> None:
         response = await gateway.chat(model="auto:latency")
         assert response.headers["x-turnout-candidate"] == "large"
         assert response.headers["x-turnout-policy"] == "latency=0.75; preset=latency"
+
+
+ALIASES = '[aliases]\n"claude-haiku-9" = "auto:price"\n"claude-*" = "large"\n"gpt-*" = "auto"\n\n'
+
+
+async def test_names_that_tools_insist_on_stand_for_something_here(start, pool_toml) -> None:
+    async with start(ALIASES + pool_toml) as gateway:
+        for model, candidate in (("claude-haiku-9", "small"), ("claude-opus-9", "large"), ("gpt-9", "medium")):
+            response = await gateway.chat(model=model)
+            assert response.headers["x-turnout-candidate"] == candidate
+        # A stranger's word is not kept: the record has what it stood for.
+        assert [record.requested_model for record in gateway.records.kept] == ["auto:price", "large", "auto"]
+        assert (await gateway.chat(model="gemini-9")).status_code == 404
+        listed = [row["id"] for row in (await gateway.client.get("/v1/models")).json()["data"]]
+        assert "claude-haiku-9" in listed and "claude-*" not in listed
+        assert (await gateway.client.get("/v1/models/claude-haiku-9")).status_code == 200
+        routed = await gateway.client.post("/v1/route", json={"model": "claude-opus-9", "prompt": "Say hello."})
+        assert routed.json()["candidate"] == "large"

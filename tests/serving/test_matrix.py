@@ -306,7 +306,7 @@ async def test_structured_output(over, api: str, is_stream: bool) -> None:
 
 @every_api
 async def test_a_stream_that_breaks_ends_in_the_error_event_of_the_caller(over, api: str) -> None:
-    over.provider.faults.put("*", _fault(cut_after_events=4))
+    over.provider.faults.put("*", _fault(cut_after_events=8))
     body = {**body_of(api, [{"role": "user", "content": "Say hello."}]), "stream": True}
     response = await over.client.post(PATHS[api], json=body)
     raw = response.text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from serving.latency import N_RECENT, Durations, TokenRate
@@ -135,12 +137,45 @@ def test_a_deployment_that_only_fails_does_not_keep_all_the_traffic(pool: Pool, 
 
 
 def test_one_that_failed_counts_as_the_slowest_known(clock: Clock) -> None:
-    pool = Pool({"a1": "a", "a2": "a", "a3": "a"}, clock)
+    pool = Pool({"a1": "a", "a2": "a"}, clock)
     pool.begin("a1").finish("timeout")
     _call(pool, clock, "a2", 1.0)
-    _call(pool, clock, "a3", 5.0)
-    pool.begin("a2")  # (1 + 1) x 1 s is still less than the 5 s of a1 and a3
+    _call(pool, clock, "a2", 1.0)
+    assert pool.choose("a") == "a1"  # level, and the fewer requests decide
+    pool.begin("a1")  # (1 + 1) x 1 s is more than 1 s
     assert pool.choose("a") == "a2"
+
+
+def test_of_many_two_are_compared_at_random(clock: Clock) -> None:
+    pool = Pool({f"a{n}": "a" for n in range(1, 5)}, clock, seed=1)
+    for n in range(1, 5):
+        _call(pool, clock, f"a{n}", float(n))
+    chosen = Counter(pool.choose("a") for _ in range(2000))
+    # The quickest wins whenever it is drawn, half of the time; the slowest never.
+    assert chosen["a4"] == 0
+    assert chosen["a1"] == pytest.approx(1000, abs=80)
+    assert chosen["a2"] == pytest.approx(2000 / 3, abs=80)
+
+
+def test_who_asked_to_be_left_alone_or_failed_too_often_is(pool: Pool, clock: Clock) -> None:
+    pool.begin("a1").finish("overloaded", wait_s=7.0)
+    assert {pool.choose("a") for _ in range(5)} == {"a2"}
+    assert pool.choose("a", {"a2"}) is None
+    assert pool.choose("a", {"a2"}, or_ejected=True) is None  # it asked for it
+    assert pool.wait_s(["a"]) == 0.0
+    for _ in range(5):
+        pool.begin("a2").finish("broken")
+    assert pool.choose("a") is None
+    assert pool.choose("a", or_ejected=True) == "a2"
+    assert pool.wait_s(["a"]) == 0.0  # an ejected one is better than none
+    pool.begin("a2").finish("overloaded", wait_s=9.0)
+    assert pool.choose("a", or_ejected=True) is None
+    assert pool.wait_s(["a"]) == pytest.approx(7.0)
+    assert pool.wait_s(["nobody"]) is None
+    clock.now += 7.0
+    assert pool.choose("a") == "a1"
+    (a1, a2, *_) = pool.snapshot()
+    assert (a1.cooling_for_s, a1.ejected_for_s, a2.ejected_for_s, a2.n_ejections) == (0.0, 0.0, 23.0, 1)
 
 
 def test_latency_is_that_of_the_quickest_deployment(pool: Pool, clock: Clock) -> None:

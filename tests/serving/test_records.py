@@ -189,7 +189,11 @@ def test_migrations_run_once_and_are_noted(tmp_path: Path) -> None:
         store.close()
         assert store.status().n_written == 1
     database = sqlite3.connect(path)
-    assert database.execute("SELECT name FROM migration").fetchall() == [("m001_request",), ("m002_translation",)]
+    assert database.execute("SELECT name FROM migration").fetchall() == [
+        ("m001_request",),
+        ("m002_translation",),
+        ("m003_attempts",),
+    ]
     database.close()
 
 

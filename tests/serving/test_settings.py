@@ -254,3 +254,26 @@ def test_the_reference_lists_every_key_with_default_and_help() -> None:
     assert rows["routing.presets.NAME.kind"].help
     assert rows["keys[].models"].default == '["*"]'
     assert all(row.help.endswith(".") for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('"big" = "auto"', "aliases.'big' = 'auto': this name means something already"),
+        ('"auto:x" = "big"', "this name means something already"),
+        ('"claude-*" = "absent"', "expected auto, auto:PRESET or the name of a candidate"),
+        ('"claude-*" = 7', "a table of names"),
+    ],
+)
+def test_an_alias_means_something_that_is_there(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, GOOD + f"\n[aliases]\n{line}\n")
+    assert told in str(refused.value)
+    assert load(tmp_path, GOOD + '\n[aliases]\n"claude-*" = "big"\n').aliases == {"claude-*": "big"}
+
+
+@pytest.mark.parametrize("stand_in", ['["big"]', '["absent"]', '"big"'])
+def test_a_stand_in_is_another_candidate(tmp_path: Path, stand_in: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path, GOOD.replace("vision = true", f"vision = true\nfailover = {stand_in}"))
+    assert "candidates.0.failover" in str(refused.value)

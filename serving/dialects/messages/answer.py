@@ -127,8 +127,8 @@ def usage_of(usage: object) -> Usage:
         return Usage()
     fresh = tokens(usage, "input_tokens")
     read, written = tokens(usage, "cache_read_input_tokens"), tokens(usage, "cache_creation_input_tokens")
+    split = usage.get("cache_creation")
     if written is None:
-        split = usage.get("cache_creation")
         parts = [n for n in (tokens(split, f"ephemeral_{ttl}_input_tokens") for ttl in ("5m", "1h")) if n is not None]
         written = sum(parts) if parts else None
     return Usage(
@@ -137,6 +137,8 @@ def usage_of(usage: object) -> Usage:
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=tokens(usage.get("output_tokens_details"), "thinking_tokens"),
+        # Kept for an hour is dearer than for five minutes.
+        cache_write_1h_tokens=tokens(split, "ephemeral_1h_input_tokens"),
     )
 
 
@@ -153,6 +155,10 @@ def write_usage(usage: Usage) -> dict[str, object]:
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": usage.output_tokens or 0,
     }
+    if usage.cache_write_1h_tokens is not None:
+        short = max((usage.cache_write_tokens or 0) - usage.cache_write_1h_tokens, 0)
+        split = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens}
+        written["cache_creation"] = split
     if usage.reasoning_tokens is not None:
         written["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return written

@@ -1349,3 +1349,12 @@ def test_the_rest_is_passed_only_whole_and_the_end_never_made_up() -> None:
 def test_an_event_is_read_whatever_ends_its_lines(end: bytes) -> None:
     event = b'event: message_stop\ndata: {"type":"message_stop"}'.replace(b"\n", end) + b"\n\n"
     assert [type(found).__name__ for found in MESSAGES.reader().read(event)] == ["Began", "Finished"]
+
+
+def test_what_is_cached_for_an_hour_is_counted_apart_both_ways() -> None:
+    split = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 12}
+    given = {"input_tokens": 5, "cache_creation_input_tokens": 42, "cache_creation": split, "output_tokens": 1}
+    usage = usage_of(given)
+    assert (usage.input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) == (47, 42, 12)
+    assert write_usage(usage)["cache_creation"] == split
+    assert "cache_creation" not in write_usage(usage_of({"input_tokens": 5, "cache_creation_input_tokens": 42}))

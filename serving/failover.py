@@ -1,0 +1,122 @@
+"""Who is tried next for one request, and when to stop.
+
+In this order: the other deployments of the candidate chosen, then the candidates after it in the ranking (those
+predicted good enough, then the best of the rest), then the same deployment once more after a pause. Further attempts
+are few, are paid out of a budget that all requests share, and fit into the caller's deadline. A request that is too
+long for one candidate goes to one that reads more, and to no other. Nothing is known here of streams: what was sent to
+the client ends all attempts, and that is for :mod:`serving.gateway` to see to. Entry point: :class:`Failover`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from router import Candidate
+from serving.errors import UpstreamError, UpstreamOverloaded
+from serving.pool import Pool
+
+#: Codes of refusals that are about length: another candidate may read more.
+TOO_LONG = "context_length_exceeded"
+#: Pauses before the same deployment is tried again: full jitter, doubled each time.
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
+
+
+class Failover:
+    """The attempts of one request.
+
+    Parameters
+    ----------
+    pool : Pool
+    order : sequence of str
+        Candidates, best first; at least one.
+    candidates : Mapping of str to Candidate
+        What is known of them.
+    max_attempts : int
+        At least 1.
+    until : float
+        Monotonic seconds by which an answer must have begun.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        order: Sequence[str],
+        candidates: Mapping[str, Candidate],
+        *,
+        max_attempts: int,
+        until: float,
+    ) -> None:
+        self._pool = pool
+        self._order = list(order)
+        self._candidates = candidates
+        self._max_attempts = max_attempts
+        self._until = until
+        self._tried: list[str] = []
+        self._n_attempts = 0
+        pool.retries.earn(pool.now())
+
+    def first(self) -> str:
+        """Name the first deployment.
+
+        Raises
+        ------
+        UpstreamOverloaded
+            Every one of them asked to be left alone; says for how long.
+        """
+        name = self._next() or self._next(or_ejected=True)
+        if name is None:
+            wait_s = self._pool.wait_s(self._order)
+            raise UpstreamOverloaded(
+                "every deployment that could answer asked to be left alone for now", status=503, retry_after_s=wait_s
+            )
+        return self._begun(name)
+
+    def after(self, error: UpstreamError, candidate: str) -> tuple[str, float] | None:
+        """Name the next deployment after a failure, and how long to wait before it.
+
+        Parameters
+        ----------
+        error : UpstreamError
+            Why the last attempt failed.
+        candidate : str
+            Whose deployment that was.
+
+        Returns
+        -------
+        tuple of (str, float) or None
+            Deployment, and seconds; None where the failure is final.
+        """
+        if self._n_attempts >= self._max_attempts or self._pool.now() >= self._until:
+            return None
+        if error.code == TOO_LONG:
+            self._order = [name for name in self._order if self._reads_more(name, candidate)]
+        elif not error.is_retryable:
+            return None
+        name, pause_s = self._next(), 0.0
+        if name is None and error.code != TOO_LONG:
+            name, pause_s = self._again(), self._pause_s()
+        now = self._pool.now()
+        if name is None or now + pause_s >= self._until or not self._pool.retries.take(now):
+            return None
+        return self._begun(name), pause_s
+
+    def _next(self, *, or_ejected: bool = False) -> str | None:
+        chosen = (self._pool.choose(name, self._tried, or_ejected=or_ejected) for name in self._order)
+        return next((name for name in chosen if name is not None), None)
+
+    def _again(self) -> str | None:
+        """Return a deployment that was tried and may be once more."""
+        return next((name for name in map(self._pool.choose, self._order) if name is not None), None)
+
+    def _pause_s(self) -> float:
+        return random.uniform(0, min(MOST_PAUSE_S, LEAST_PAUSE_S * 2.0**self._n_attempts))
+
+    def _reads_more(self, name: str, than: str) -> bool:
+        longest, window = (self._candidates[n].capabilities.context_window_tokens for n in (name, than))
+        return longest is not None and window is not None and longest > window
+
+    def _begun(self, name: str) -> str:
+        self._tried.append(name)
+        self._n_attempts += 1
+        return name

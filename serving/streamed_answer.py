@@ -1,0 +1,156 @@
+"""A streamed answer on its way: the provider's bytes in, whole events for the client out, settled once at the end.
+
+Entry points: :class:`StreamedAnswer`, :func:`events_of`, :func:`broken`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from serving.asked import written
+from serving.errand import Conveyor
+from serving.errors import ClientDisconnected, UpstreamBroken, UpstreamError, UpstreamTimeout
+from serving.exchange import Exchange
+from serving.fields import document
+from serving.providers.upstream import UpstreamResponse
+from serving.records import RecordStore
+from serving.sse import EventSplitter, data_of
+
+#: How long a provider may take to end its stream after the event that ends the answer; a connection ended whole can
+#: be used again.
+_LAST_WORDS_S = 0.05
+#: Keeps a whole response, as it was sent to the client.
+Keep = Callable[[bytes], None]
+
+
+class StreamedAnswer:
+    """The events of one answer, as they come; iterate once, and :meth:`close` in any case: that settles."""
+
+    def __init__(
+        self,
+        records: RecordStore,
+        exchange: Exchange,
+        response: UpstreamResponse,
+        conveyor: Conveyor,
+        first: bytes,
+        events: AsyncGenerator[bytes],
+        keep: Keep | None = None,
+    ) -> None:
+        self._records = records
+        self._exchange = exchange
+        self._response = response
+        self._conveyor = conveyor
+        self._first = first
+        self._events = events
+        self._keep = keep
+        self._failure: UpstreamError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        last = self._first
+        try:
+            async for last in self._events:
+                yield last
+        except UpstreamError as error:
+            self._failure = error
+            yield self._conveyor.broken(error)
+        if self._keep is not None and self._conveyor.is_done:
+            _keep_last(self._keep, last)
+
+    async def close(self) -> None:
+        """Settle, then let go of the provider; idempotent.
+
+        Settling comes first and cannot be cancelled; a client that left is told from a provider that broke off.
+        """
+        self._exchange.usage = self._conveyor.usage
+        if self._failure is not None:
+            outcome = self._failure.outcome
+        elif self._conveyor.is_failed:
+            outcome = UpstreamBroken.outcome
+        else:
+            outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
+        self._exchange.settle(self._records, outcome, 200)
+        await self._response.close()
+        await self._events.aclose()
+
+
+async def events_of(
+    exchange: Exchange, response: UpstreamResponse, conveyor: Conveyor, idle_s: float
+) -> AsyncGenerator[bytes]:
+    """Yield whole events for the client, up to the one that ends the stream; any other end raises."""
+    splitter = EventSplitter()
+    chunks = aiter(response.chunks())
+    heard_at = time.monotonic()
+    async for chunk in chunks:
+        if b"data:" in chunk:
+            heard_at = time.monotonic()
+        elif time.monotonic() - heard_at > idle_s:
+            # Comments keep a connection open for ever; only data is progress.
+            raise _silent(exchange, idle_s)
+        kept, error = _passed_on(conveyor, splitter.feed(chunk))
+        if kept:
+            yield kept
+        if error is not None:
+            raise error
+        if conveyor.is_failed:
+            return
+        if conveyor.is_done:
+            await _hear_out(chunks)
+            return
+    if rest := conveyor.pass_on_rest(splitter.rest()):
+        yield rest
+    if not conveyor.is_done and not conveyor.is_failed:
+        raise broken(exchange, "ended its stream without finishing the answer")
+
+
+def _passed_on(conveyor: Conveyor, events: list[bytes]) -> tuple[bytes, UpstreamError | None]:
+    """Return what the client gets for some events, and what broke the stream among them: what came before counts."""
+    told: list[bytes] = []
+    try:
+        for event in events:
+            told.append(conveyor.pass_on(event))
+    except UpstreamError as error:
+        return b"".join(told), error
+    return b"".join(told), None
+
+
+async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
+    """Read what follows the end of an answer, normally nothing, so that the connection ends whole."""
+    try:
+        async with asyncio.timeout(_LAST_WORDS_S):
+            async for _ in chunks:
+                pass
+    except (TimeoutError, UpstreamError):
+        return
+
+
+def _keep_last(keep: Keep, events: bytes) -> None:
+    """Keep the response that the last event of a Responses stream holds whole."""
+    for event in EventSplitter().feed(events):
+        if b"response.completed" in event[:64]:
+            keep(written(document(data_of(event) or b"{}").get("response")))
+
+
+def _silent(exchange: Exchange, idle_s: float) -> UpstreamTimeout:
+    deployment = exchange.deployment
+    provider = deployment.provider if deployment else ""
+    return UpstreamTimeout(
+        f"{provider or 'the provider'} sent nothing but comments for {idle_s:g} s",
+        phase="idle",
+        provider=provider,
+        deployment=deployment.name if deployment else "",
+    )
+
+
+def broken(exchange: Exchange, what: str) -> UpstreamBroken:
+    """Make the error for an answer that is none."""
+    deployment = exchange.deployment
+    provider = deployment.provider if deployment else ""
+    return UpstreamBroken(
+        f"{provider or 'the provider'} {what}",
+        provider=provider,
+        deployment=deployment.name if deployment else "",
+        upstream_status=200,
+    )
