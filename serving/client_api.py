@@ -31,9 +31,9 @@ _CHAT_CONTENT = re.compile(
     rb'"(?:content|reasoning_content|reasoning|refusal|name|arguments|text|finish_reason)"\s*:\s*"[^"]'
 )
 _RESPONSES_BEGINNINGS = re.compile(
-    rb'"type"\s*:\s*"response\.(?:created|queued|in_progress|[a-z_]+\.added|[a-z_]+_part\.added)"'
+    rb'"type"\s*:\s*"(?:error|response\.(?:created|queued|in_progress|failed|[a-z_]+\.added))"'
 )
-_MESSAGES_BEGINNINGS = re.compile(rb'"type"\s*:\s*"(?:message_start|ping|content_block_start)"')
+_MESSAGES_BEGINNINGS = re.compile(rb'"type"\s*:\s*"(?:message_start|ping|content_block_start|error)"')
 
 
 def _goes_on(event: bytes, beginnings: re.Pattern[bytes]) -> bool:

@@ -11,6 +11,7 @@ import orjson
 
 from serving.asked import Asked, parse_messages, written
 from serving.deciding import models_for
+from serving.dialects.passing_states import filter_messages
 from serving.errors import NotFound, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.fields import document
@@ -21,6 +22,8 @@ from serving.state import State
 #: What a token of English is, roughly, and what a message costs besides its words.
 CHARACTERS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
+#: Longer than this an estimate is better than to wait.
+PATIENCE_S = 10.0
 _MAX_BYTES = 4_096
 
 
@@ -49,7 +52,7 @@ async def count_tokens(
     asked = replace(asked, model=state.meant(asked.model))
     if asked.model not in models_for(state, exchange.principal):
         raise NotFound("no such model: GET /v1/models lists them", param="model")
-    counted = await _counted(gateway, state, asked, headers, query)
+    counted = await _counted(gateway, state, asked, exchange.principal.name, headers, query)
     n_tokens = _estimate(asked) if counted is None else counted
     said = written({"input_tokens": n_tokens})
     marks = [(b"x-turnout-estimated", b"true")] if counted is None else []
@@ -59,7 +62,9 @@ async def count_tokens(
     )
 
 
-async def _counted(gateway: Gateway, state: State, asked: Asked, headers: list[Header], query: bytes) -> int | None:
+async def _counted(
+    gateway: Gateway, state: State, asked: Asked, key: str, headers: list[Header], query: bytes
+) -> int | None:
     """Ask the provider of a designated candidate that speaks Messages; None where nobody can be asked."""
     ways = [d for d in state.deployments.values() if d.candidate == asked.model and "messages" in d.lines]
     if not ways:
@@ -67,9 +72,11 @@ async def _counted(gateway: Gateway, state: State, asked: Asked, headers: list[H
     line = ways[0].lines["messages"]
     sent = {**asked.body, "model": ways[0].model}
     sent.pop("turnout", None)
+    maker = ways[0].maker("messages")
+    filter_messages(sent, lambda opaque: gateway.states.passing(opaque, maker, key))
     request = to_send(
         state.settings.server, ways[0], line, written(sent), headers, url=line.count_url, is_translated=False,
-        query=query,
+        query=query, left_s=PATIENCE_S,
     )  # fmt: skip
     try:
         response = await gateway.upstream.send(request)

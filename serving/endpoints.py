@@ -141,6 +141,8 @@ class _Pinging:
     def stop(self) -> None:
         """Send no more."""
         self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _look(self) -> None:
         silent_s = time.monotonic() - self.last_sent_at

@@ -34,6 +34,10 @@ class Conveyor(Protocol):
         """The provider said that it failed."""
 
     @property
+    def failure(self) -> tuple[str, str | None]:
+        """The provider's words and code, where :attr:`is_failed`."""
+
+    @property
     def has_content(self) -> bool:
         """Some of the answer itself has come: from here on there is no other attempt."""
 

@@ -10,7 +10,7 @@ the client ends all attempts, and that is for :mod:`serving.gateway` to see to. 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from router import Candidate
 from serving.errors import UpstreamError, UpstreamOverloaded
@@ -32,6 +32,8 @@ class Failover:
         Candidates, best first; at least one.
     candidates : Mapping of str to Candidate
         What is known of them.
+    deployments : container of str
+        Those that the request knows; the pool may have newer ones.
     max_attempts : int
         At least 1.
     until : float
@@ -43,6 +45,7 @@ class Failover:
         pool: Pool,
         order: Sequence[str],
         candidates: Mapping[str, Candidate],
+        deployments: Container[str],
         *,
         max_attempts: int,
         until: float,
@@ -50,6 +53,7 @@ class Failover:
         self._pool = pool
         self._order = list(order)
         self._candidates = candidates
+        self._deployments = deployments
         self._max_attempts = max_attempts
         self._until = until
         self._tried: list[str] = []
@@ -101,13 +105,25 @@ class Failover:
             return None
         return self._begun(name), pause_s
 
+    def instead(self) -> str | None:
+        """Name a deployment in the place of one that the request cannot be sent to: no attempt, and no failure."""
+        name = self._next()
+        if name is not None:
+            self._tried.append(name)
+        return name
+
     def _next(self, *, or_ejected: bool = False) -> str | None:
-        chosen = (self._pool.choose(name, self._tried, or_ejected=or_ejected) for name in self._order)
-        return next((name for name in chosen if name is not None), None)
+        for candidate in self._order:
+            while (name := self._pool.choose(candidate, self._tried, or_ejected=or_ejected)) is not None:
+                if name in self._deployments:
+                    return name
+                self._tried.append(name)  # a reload brought it after this request began
+        return None
 
     def _again(self) -> str | None:
         """Return a deployment that was tried and may be once more."""
-        return next((name for name in map(self._pool.choose, self._order) if name is not None), None)
+        chosen = map(self._pool.choose, self._order)
+        return next((name for name in chosen if name is not None and name in self._deployments), None)
 
     def _pause_s(self) -> float:
         return random.uniform(0, min(MOST_PAUSE_S, LEAST_PAUSE_S * 2.0**self._n_attempts))

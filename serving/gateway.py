@@ -9,7 +9,7 @@ before any content was sent to the client or not at all; what breaks after that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -19,12 +19,12 @@ from serving.deciding import decide, embedder, order_of
 from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
 from serving.errand import Errand, Relay
-from serving.errors import ClientDisconnected, GatewayError, NotReady, UpstreamBroken, UpstreamError
+from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotReady, UpstreamBroken, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.failover import Failover
 from serving.fields import document
 from serving.pool import Pool
-from serving.providers.refusals import error_of
+from serving.providers.refusals import error_of, failure_of
 from serving.providers.upstream import Upstream, UpstreamResponse
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
@@ -34,8 +34,9 @@ from serving.sending import patience_s, returned, to_send
 from serving.state import State
 from serving.streamed_answer import Keep, StreamedAnswer, broken, events_of
 
-#: Of a stream, held back before its first content at most.
+#: Of a stream, held back before its first content at most, and for how long after its first event.
 MAX_HELD_BYTES = 64 * 1024
+HOLD_S = 10.0
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -180,13 +181,31 @@ class Gateway:
     async def _first_answer(self, job: Job, order: Sequence[str]) -> Answer:
         """Try one deployment after another: until the first content byte nobody notices."""
         settings = job.state.settings.server
-        failover = Failover(self.pool, order, job.state.everyone, max_attempts=settings.max_attempts, until=job.until)
+        failover = Failover(
+            self.pool,
+            order,
+            job.state.everyone,
+            job.state.deployments,
+            max_attempts=settings.max_attempts,
+            until=job.until,
+        )
         name = failover.first()
+        failure: UpstreamError | None = None
         while True:
             deployment = job.state.deployments[name]
             try:
-                return await self._attempt(job, deployment)
+                relay = self._relay(job, deployment)
+            except InvalidRequest as refusal:
+                # This one cannot be sent the request; another, of another dialect, may.
+                another = failover.instead()
+                if another is None:
+                    raise (failure or refusal) from None
+                name = another
+                continue
+            try:
+                return await self._attempt(job, deployment, relay)
             except UpstreamError as error:
+                failure = error
                 job.exchange.attempt_failed(error)
                 further = failover.after(error, deployment.candidate)
                 if further is None:
@@ -195,11 +214,10 @@ class Gateway:
             if pause_s:
                 await asyncio.sleep(pause_s)
 
-    async def _attempt(self, job: Job, deployment: Deployment) -> Answer:
-        """Try one deployment: a whole answer, or a stream up to its first content, or an UpstreamError."""
+    def _relay(self, job: Job, deployment: Deployment) -> Relay:
+        """Make the way to one deployment and back; InvalidRequest where the request cannot go there."""
         exchange, asked, state = job.exchange, job.asked, job.state
         assert exchange.principal is not None
-        exchange.deployment = deployment
         errand = Errand(
             id=exchange.id,
             key=exchange.principal.name,
@@ -211,6 +229,12 @@ class Gateway:
         )
         relay = relay_of(job.api, asked, deployment, self.states, errand)
         exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
+        return relay
+
+    async def _attempt(self, job: Job, deployment: Deployment, relay: Relay) -> Answer:
+        """Try one deployment: a whole answer, or a stream up to its first content, or an UpstreamError."""
+        exchange, asked, state = job.exchange, job.asked, job.state
+        exchange.deployment = deployment
         body = relay.body()
         exchange.call = self.pool.begin(deployment.name)
         response = await self.upstream.send(
@@ -272,17 +296,35 @@ class Gateway:
         events = events_of(exchange, response, conveyor, idle_s)
         # Until its first content nothing is promised: what only says that an answer begins is held back.
         first = b""
+        pending: asyncio.Future[bytes | None] | None = None
         while not (conveyor.has_content or conveyor.is_done or len(first) > MAX_HELD_BYTES):
-            held = await anext(events, None)
+            if not first:
+                held = await anext(events, None)
+            else:
+                # Who falls silent after its beginning is given to the client as it is, and pinged: it may be thinking.
+                pending = asyncio.ensure_future(_next_of(events))
+                try:
+                    done, _ = await asyncio.wait({pending}, timeout=HOLD_S)
+                except asyncio.CancelledError:
+                    pending.cancel()
+                    raise
+                if not done:
+                    break
+                held, pending = pending.result(), None
             if conveyor.is_failed and not conveyor.has_content:
-                raise broken(exchange, "answered with an error event")
+                who = exchange.deployment
+                raise failure_of(
+                    *conveyor.failure, provider=who.provider if who else "", deployment=who.name if who else ""
+                )
             if held is None:
                 break
             first += held
         if exchange.call is not None:
             exchange.call.first_byte()
         headers = [*exchange.headers(), *returned(response), *_STREAM_HEADERS]
-        return Answer(headers, stream=StreamedAnswer(self.records, exchange, response, conveyor, first, events, keep))
+        return Answer(
+            headers, stream=StreamedAnswer(self.records, exchange, response, conveyor, first, events, keep, pending)
+        )
 
     def _until(self, state: State, headers: Iterable[Header]) -> float:
         """Return when the caller's patience ends, or ours, in the pool's seconds."""
@@ -304,3 +346,7 @@ class Gateway:
         assert exchange.principal is not None
         key = exchange.principal.name
         return lambda answer: self.responses.put(key, items_of(body), document(answer), keep_for_s)
+
+
+async def _next_of(events: AsyncGenerator[bytes]) -> bytes | None:
+    return await anext(events, None)

@@ -98,6 +98,8 @@ class Health:
         """Note a failure of its own; eject it when there were too many."""
         self._n_in_a_row += 1
         self._failures.append((now, True))
+        if now < self.ejected_until:
+            return  # it was under way when it was ejected, or the last resort
         if self.n_ejections or self._n_in_a_row >= N_CONSECUTIVE or self._is_failing(now):
             self.n_ejections += 1
             self.ejected_until = now + min(EJECT_S * self.n_ejections, MAX_EJECT_S)

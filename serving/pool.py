@@ -264,12 +264,9 @@ class Pool:
     def begin(self, deployment: str) -> Call:
         """Start the clock of one call.
 
-        Raises
-        ------
-        KeyError
-            If the deployment is not configured.
+        One that a reload took away is counted by itself.
         """
-        status = self._by_name[deployment]
+        status = self._by_name.get(deployment) or _Deployment(deployment, "")
         status.n_in_flight += 1
         status.n_requests += 1
         status.health.begin(self._clock())

@@ -127,7 +127,7 @@ class ReasoningStates:
             elif isinstance(part, ToolCall):
                 if thoughts or part.state is not None:
                     n_bytes = sum(len(t.text) + len(t.state or "") for t in thoughts) + len(part.state or "")
-                    self._by_call.put(_call_key(key, part.id), _Kept(maker, thoughts, part.state), n_bytes)
+                    self._by_call.put(_call_key(key, part), _Kept(maker, thoughts, part.state), n_bytes)
                 thoughts = ()  # they stand before the first of parallel calls
 
     def returned(self, conversation: Conversation, maker: str, key: str) -> tuple[Conversation, bool]:
@@ -163,7 +163,7 @@ class ReasoningStates:
         return replace(conversation, messages=tuple(map(back, conversation.messages))), not lost
 
     def _call(self, call: ToolCall, maker: str, key: str, *, has_thoughts: bool) -> list[Part]:
-        kept = self._by_call.get(_call_key(key, call.id))
+        kept = self._by_call.get(_call_key(key, call))
         if kept is None or kept.maker != maker:
             state = self._own(call.state, maker, key) if call.state is not None else None
             return [replace(call, state=state)]
@@ -217,6 +217,9 @@ def _digest(state: str) -> bytes:
     return hashlib.blake2b(state.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _call_key(key: str, call_id: str) -> bytes:
-    """Name a call of a client; ids come back with some characters replaced where an API is strict."""
-    return _digest(f"{key}\n{_NOT_OF_IDS.sub('_', call_id)}")
+def _call_key(key: str, call: ToolCall) -> bytes:
+    """Name a call of a client, by its tool too: ids such as ``call_0`` come again in every conversation.
+
+    Ids come back with some characters replaced where an API is strict.
+    """
+    return _digest(f"{key}\n{call.name}\n{_NOT_OF_IDS.sub('_', call.id)}")

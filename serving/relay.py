@@ -26,6 +26,7 @@ from serving.embedding import EmbeddingRelay
 from serving.errand import Conveyor, Errand, Relay, ask_usage, object_of, put
 from serving.errors import GatewayError, UpstreamBroken
 from serving.reasoning_states import ReasoningStates
+from serving.sse import data_of
 from serving.translation import Translation
 
 #: Inside JSON strings quotes are escaped, so a hit is a real key.
@@ -108,6 +109,7 @@ class _PassingStream:
         self._maker = maker
         self._previous = previous
         self.has_content = False
+        self.failure: tuple[str, str | None] = ("", None)
 
     @property
     def usage(self) -> Usage:
@@ -124,7 +126,9 @@ class _PassingStream:
     def pass_on(self, event: bytes) -> bytes:
         if not self._watch.pass_on(event):
             return b""
-        if not self.has_content:
+        if self._watch.is_failed:
+            self.failure = _failure(self._api, event)
+        elif not self.has_content:
             self.has_content = self._api.is_content(event)
         if self._watch.states:
             self._states.remember(self._watch.states, self._maker)
@@ -136,6 +140,16 @@ class _PassingStream:
 
     def broken(self, error: GatewayError) -> bytes:
         return self._api.dialect.error_event(error, "")
+
+
+def _failure(api: ClientApi, event: bytes) -> tuple[str, str | None]:
+    """Read the words and the code of an error event."""
+    try:
+        said = object_of(data_of(event) or b"{}")
+    except UpstreamBroken:
+        return "", None
+    response = said.get("response")
+    return api.dialect.read_error(response if isinstance(response, dict) else said) or ("", None)
 
 
 def _naming(body: bytes, previous: object) -> bytes:

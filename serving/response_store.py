@@ -91,7 +91,8 @@ class ResponseStore:
         """
         items = body.get("input")
         if is_on and isinstance(items, list) and any(map(_is_reference, items)):
-            body = {**body, "input": [self._item(key, item) for item in items]}
+            named = self._named(key, items)
+            body = {**body, "input": [named.get(item["id"], item) if _is_reference(item) else item for item in items]}
         name = body.get("previous_response_id")
         if name is None:
             return body
@@ -111,13 +112,13 @@ class ResponseStore:
         del expanded["previous_response_id"]
         return expanded
 
-    def _item(self, key: str, item: object) -> object:
-        """Return the item that a reference names, or what was given."""
-        if not isinstance(item, dict) or not _is_reference(item):
-            return item
-        kept = self.get(key, self._response_of.get((key, str(item.get("id"))), ""))
-        output = kept.items() if kept else []
-        return next((o for o in output if isinstance(o, dict) and o.get("id") == item.get("id")), item)
+    def _named(self, key: str, items: Sequence[object]) -> dict[object, object]:
+        """Return the output items of the responses that references name, by id; each response is read once."""
+        ids = {item["id"] for item in items if isinstance(item, dict) and _is_reference(item)}
+        names = {self._response_of.get((key, name), "") for name in ids}
+        found = [kept for kept in (self.get(key, name) for name in names) if kept is not None]
+        output = [item for kept in found for item in orjson.loads(kept.response)["output"]]
+        return {item.get("id"): item for item in output if isinstance(item, dict)}
 
 
 def items_of(body: Mapping[str, object]) -> list[object]:
@@ -129,7 +130,7 @@ def items_of(body: Mapping[str, object]) -> list[object]:
 
 
 def _is_reference(item: object) -> bool:
-    return isinstance(item, dict) and item.get("type") == "item_reference"
+    return isinstance(item, dict) and item.get("type") == "item_reference" and isinstance(item.get("id"), str)
 
 
 def _ids_of(kept: KeptResponse) -> list[str]:

@@ -11,7 +11,8 @@ import re
 
 from serving.errors import UpstreamBroken
 
-MAX_EVENT_BYTES = 1 << 20
+#: Images come in one event.
+MAX_EVENT_BYTES = 32 << 20
 #: Longest blank line ("\r\n\r\n") less one: how far back a terminator may begin before a new chunk.
 _OVERLAP = 3
 #: Atomic groups, so that the two halves of "\r\n" are never taken for two line ends.

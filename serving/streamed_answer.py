@@ -6,8 +6,10 @@ Entry points: :class:`StreamedAnswer`, :func:`events_of`, :func:`broken`.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 
 from serving.asked import written
 from serving.errand import Conveyor
@@ -21,6 +23,7 @@ from serving.sse import EventSplitter, data_of
 #: How long a provider may take to end its stream after the event that ends the answer; a connection ended whole can
 #: be used again.
 _LAST_WORDS_S = 0.05
+_ENDING = re.compile(rb'"type"\s*:\s*"response\.(?:completed|incomplete)"')
 #: Keeps a whole response, as it was sent to the client.
 Keep = Callable[[bytes], None]
 
@@ -37,6 +40,7 @@ class StreamedAnswer:
         first: bytes,
         events: AsyncGenerator[bytes],
         keep: Keep | None = None,
+        pending: asyncio.Future[bytes | None] | None = None,
     ) -> None:
         self._records = records
         self._exchange = exchange
@@ -45,12 +49,16 @@ class StreamedAnswer:
         self._first = first
         self._events = events
         self._keep = keep
+        self._pending = pending
         self._failure: UpstreamError | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._first
         last = self._first
         try:
+            if self._pending is not None and (awaited := await self._pending) is not None:
+                last = awaited
+                yield last
             async for last in self._events:
                 yield last
         except UpstreamError as error:
@@ -72,6 +80,10 @@ class StreamedAnswer:
         else:
             outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
         self._exchange.settle(self._records, outcome, 200)
+        if self._pending is not None:
+            self._pending.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration, UpstreamError):
+                await self._pending
         await self._response.close()
         await self._events.aclose()
 
@@ -129,7 +141,7 @@ async def _hear_out(chunks: AsyncIterator[bytes]) -> None:
 def _keep_last(keep: Keep, events: bytes) -> None:
     """Keep the response that the last event of a Responses stream holds whole."""
     for event in EventSplitter().feed(events):
-        if b"response.completed" in event[:64]:
+        if _ENDING.search(event):
             keep(written(document(data_of(event) or b"{}").get("response")))
 
 

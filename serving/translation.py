@@ -150,6 +150,7 @@ class _TranslatedStream:
         self.is_done = False
         self.is_failed = False
         self.has_content = False
+        self.failure: tuple[str, str | None] = ("", None)
         self._reader = upstream.reader()
         self._writer = api.dialect.writer(reply)
         self._back = back
@@ -178,6 +179,7 @@ class _TranslatedStream:
                 self.is_done = True
             elif isinstance(event, Failed):
                 self.is_failed = True
+                self.failure = (event.message, event.code or event.kind)
             told += [self._writer.write(turned) for turned in self._back.turn(event)]
         return b"".join(told)
 

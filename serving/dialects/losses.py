@@ -38,6 +38,11 @@ class Loss:
     what: Literal["dropped", "emulated", "changed"] = "dropped"
     is_hint: bool = False
 
+    def __post_init__(self) -> None:
+        """Keep anybody's words out of headers and records."""
+        if not _PATH.fullmatch(self.field):
+            object.__setattr__(self, "field", "(unknown)")
+
 
 class Losses:
     """The report of one translation: written by the dialects as they read and write.
@@ -81,6 +86,4 @@ class Losses:
         return tuple(loss for loss in self if not loss.is_hint)
 
     def _add(self, loss: Loss) -> None:
-        if not _PATH.fullmatch(loss.field):
-            loss = Loss("(unknown)", loss.what, loss.is_hint)
         self._by_field.setdefault(loss.field, loss)

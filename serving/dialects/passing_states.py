@@ -29,9 +29,14 @@ def filter_messages(body: dict[str, object], passing: Passing) -> list[str]:
         kept = _filtered(content, _BLOCKS, passing, f"messages[{i}].content", lost)
         if kept is not None:
             changed = list(messages) if changed is None else changed
-            changed[i] = {**message, "content": kept}
+            # A turn of nothing but thoughts is no turn; None marks it.
+            changed[i] = {**message, "content": kept} if kept else None
     if changed is not None:
-        body["messages"] = changed
+        body["messages"] = [message for message in changed if message is not None]
+    if lost and isinstance(body.get("thinking"), dict):
+        # Where thinking is on, the turn of a pending tool call must begin with its thoughts.
+        body["thinking"] = {"type": "disabled"}
+        lost.append("thinking")
     return lost
 
 

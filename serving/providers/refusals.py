@@ -39,6 +39,16 @@ _TOO_LONG = re.compile(
     r"too many tokens|exceeds? the (?:model'?s )?(?:maximum )?(?:context|token limit)",
     re.IGNORECASE,
 )
+#: Codes and types of error events, lower case; the providers' own words for 401 to 403, for 429 and 529, and for 400.
+_DENIED_CODES = frozenset(
+    {"authentication_error", "permission_error", "billing_error", "invalid_api_key", "unauthenticated"}
+)
+_OVERLOADED_CODES = frozenset(
+    {"rate_limit_error", "rate_limit_exceeded", "overloaded_error", "resource_exhausted", "unavailable", "slow_down"}
+)
+_REFUSED_CODES = frozenset(
+    {"invalid_request_error", "invalid_prompt", "invalid_argument", "content_policy_violation", "content_filter"}
+)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -117,6 +127,41 @@ def error_of(
         retry_after_s=retry_after_s,
         is_retryable=status in _RETRYABLE_4XX,
         body=shown,
+    )
+
+
+def failure_of(words: str, code: str | None, *, provider: str = "", deployment: str = "") -> UpstreamError:
+    """Translate an error event that came in the place of an answer: it has a code, or a type, and no status.
+
+    Parameters
+    ----------
+    words : str
+        The provider's own; told only where the caller can do something about it.
+    code : str or None
+    provider, deployment : str
+    """
+    where = provider or deployment or "the provider"
+    if _TOO_LONG.search(f"{code} {words}"):
+        return UpstreamRefused(
+            words or "the request is too long", code="context_length_exceeded", provider=provider, deployment=deployment
+        )
+    kind = (code or "").lower()
+    if kind in _OUT_OF_MONEY or kind in _DENIED_CODES:
+        return UpstreamDenied(
+            f"{where} refused the gateway's own credential or account; the operator has to look at it",
+            provider=provider,
+            deployment=deployment,
+        )
+    if kind in _OVERLOADED_CODES:
+        return UpstreamOverloaded(
+            f"{where} is overloaded or limits the rate", status=429, provider=provider, deployment=deployment
+        )
+    if kind in _REFUSED_CODES:
+        return UpstreamRefused(
+            words or f"{where} refused the request", code=_plain(code), provider=provider, deployment=deployment
+        )
+    return UpstreamBroken(
+        f"{where} answered with an error event", upstream_status=200, provider=provider, deployment=deployment
     )
 
 

@@ -294,3 +294,22 @@ async def test_a_silent_stream_says_that_it_lives(running, monkeypatch, path: st
     for event in response.text.split("\n\n")[:-1]:
         assert event.startswith(("event: ", "data: ", ": "))
     assert "message_stop" in response.text or "[DONE]" in response.text
+
+
+async def test_what_an_embedding_cannot_carry_is_told_in_no_words_of_the_callers(start, pool_toml) -> None:
+    async with start(pool_toml + EMBEDDER, server=server_of("gemini")) as gateway:
+        asked = {"model": "embed-small", "input": "x", "MY SECRET": 1, "\u20ac\r\nset-cookie: a=b": 2}
+        response = await gateway.client.post("/v1/embeddings", json=asked)
+        assert response.status_code == 200
+        assert set(response.headers["x-turnout-lost"].split(", ")) == {"(unknown)"}
+        assert "SECRET" not in str(gateway.records.kept[0])
+
+
+async def test_no_envelope_is_sent_to_be_counted(start, pool_toml) -> None:
+    async with start(pool_toml, server=server_of("messages")) as gateway:
+        sealed = gateway.gateway.states.seal("state", "somebody", "anonymous")
+        thought = {"type": "thinking", "thinking": "Hm.", "signature": sealed}
+        turns = [*HELLO, {"role": "assistant", "content": [thought]}, *HELLO]
+        await gateway.client.post("/v1/messages/count_tokens", json={"model": "large", "messages": turns})
+        sent = orjson.loads(gateway.provider.received[-1].body)
+        assert sent["messages"] == [*HELLO, *HELLO]

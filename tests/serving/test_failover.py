@@ -197,6 +197,69 @@ async def test_comments_are_no_progress(start) -> None:
         assert again.text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("api", PATHS)
+async def test_one_that_thinks_in_silence_is_not_waited_for_in_silence(start, monkeypatch, api: str) -> None:
+    monkeypatch.setattr("serving.gateway.HOLD_S", 0.05)
+    monkeypatch.setattr("serving.endpoints.PING_AFTER_S", 0.05)
+    async with start(TWO_WAYS, server=server_of()) as gateway:
+        gateway.provider.faults.put("*", Fault(event_delay_s=0.2))
+        gateway.provider.scripts.put("*", [{"text": "Well."}])
+        response = await gateway.client.post(PATHS[api], json=asked_of(api, stream=True))
+        assert text_of(api, response.text) == "Well."
+        assert ": still" in response.text or "event: ping" in response.text
+        assert gateway.records.kept[0].outcome == "ok"
+        if api == "chat":
+            return  # it has one event before its content
+        # Committed before its content, it can only end in an error.
+        beginnings = {"responses": 4, "messages": 2}[api]
+        gateway.provider.faults.put("*", Fault(event_delay_s=0.2, cut_after_events=beginnings))
+        broken = await gateway.client.post(PATHS[api], json=asked_of(api, stream=True))
+        assert broken.status_code == 200
+        assert "error" in broken.text.split("\n\n")[-2] or "response.failed" in broken.text
+
+
+@pytest.mark.parametrize("api", ["responses", "messages"])
+@pytest.mark.parametrize("upstream", ["responses", "messages", "chat"])
+async def test_an_error_event_before_any_content_is_a_failed_attempt(start, api: str, upstream: str) -> None:
+    server = server_of() + f'apis = ["{upstream}"]\n'
+    async with start(TWO_WAYS, server=server) as gateway:
+        gateway.provider.faults.put("first", Fault(error_after_events=1))
+        response = await gateway.client.post(PATHS[api], json=asked_of(api, stream=True))
+        assert response.status_code == 200
+        assert response.headers["x-turnout-failed-attempts"] == "large@emulator/first;broken"
+        assert gateway.records.kept[0].outcome == "ok"
+
+
+async def test_what_an_error_event_says_decides(start) -> None:
+    said = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}}
+    event = b"event: error\ndata: " + orjson.dumps(said) + b"\n\n"
+    busy = event.replace(b"invalid_request_error", b"overloaded_error").replace(b"prompt is too long: 9 > 8", b"Busy.")
+    async with start(TWO_WAYS, server=server_of() + 'apis = ["messages"]\n') as gateway:
+        replay = gateway.provider.replays.put
+        for _ in range(6):
+            replay("*", 200, {"content-type": "text/event-stream"}, [event])
+            refused = await gateway.client.post(PATHS["chat"], json=asked_of("chat", stream=True))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert all(status.n_ejections == 0 for status in gateway.gateway.pool.snapshot())
+        replay("*", 200, {"content-type": "text/event-stream"}, [busy])
+        other = await gateway.client.post(PATHS["messages"], json=asked_of("messages", stream=True))
+        assert (other.status_code, other.headers["x-turnout-failed-attempts"][-10:]) == (200, "overloaded")
+
+
+async def test_who_cannot_be_sent_the_request_gives_way_to_who_can(start) -> None:
+    server = server_of() + 'apis = ["messages"]\n\n[[providers]]\nname = "chatty"\nemulated = true\napis = ["chat"]\n'
+    pool = TWO_WAYS.replace('{ provider = "emulator", model = "second" }', '{ provider = "chatty", model = "second" }')
+    async with start(pool, server=server) as gateway:
+        response = await gateway.client.post(PATHS["chat"], json=asked_of("chat", logprobs=True))
+        assert (response.status_code, gateway.records.kept[0].deployment) == (200, "large@chatty/second")
+        gateway.provider.faults.put("second", Fault(status=503))
+        failing = await gateway.client.post(PATHS["chat"], json=asked_of("chat", logprobs=True))
+        assert failing.status_code == 503  # the provider's failure, not the caller's fault
+    async with start(TWO_WAYS, server=server_of() + 'apis = ["messages"]\n') as gateway:
+        refused = await gateway.client.post(PATHS["chat"], json=asked_of("chat", logprobs=True))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
+
+
 async def test_a_caller_that_leaves_between_attempts_leaves_nothing_behind(start) -> None:
     async with start(TWO_WAYS, server=server_of()) as gateway:
         gateway.provider.faults.put("first", Fault(status=500))
@@ -221,7 +284,7 @@ def failover_of(pool: Pool, *, max_attempts: int = 3, until: float = 1e9) -> Fai
         name: Candidate(name, capabilities=Capabilities(context_window_tokens=window))
         for name, window in windows.items()
     }
-    return Failover(pool, ["a", "b", "c"], candidates, max_attempts=max_attempts, until=until)
+    return Failover(pool, ["a", "b", "c"], candidates, {"a1", "a2", "b1", "c1"}, max_attempts=max_attempts, until=until)
 
 
 def test_the_order_of_attempts() -> None:

@@ -72,6 +72,12 @@ def test_a_probe_that_nobody_waited_for_is_given_back_and_a_lost_one_expires() -
     assert health.is_available(now + PROBE_S)
 
 
+def test_failures_under_way_at_the_ejection_do_not_lengthen_it() -> None:
+    health = Health()
+    failing(health, 0.0, 20)
+    assert (health.n_ejections, health.available_at(0.0)) == (1, EJECT_S)
+
+
 def test_no_ejection_lasts_for_ever() -> None:
     health, now = Health(), 0.0
     failing(health, now)

@@ -189,6 +189,11 @@ async def test_what_one_provider_signed_does_not_pass_through_to_another(start) 
         sent = orjson.loads(gateway.provider.received[-1].body)["messages"]
         assert [block["type"] for block in sent[1]["content"]] == ["tool_use"]
         assert elsewhere.headers["x-turnout-lost"] == "messages[1].content[0]"
+        # Where thinking is on, the turn of a pending call must begin with its thoughts: without them it goes off.
+        thinking = {**body, "model": "medium", "thinking": {"type": "enabled", "budget_tokens": 1024}}
+        off = await gateway.client.post("/v1/messages", json=thinking)
+        assert orjson.loads(gateway.provider.received[-1].body)["thinking"] == {"type": "disabled"}
+        assert off.headers["x-turnout-lost"] == "messages[1].content[0], thinking"
 
 
 def assembled(raw: str) -> list[dict]:

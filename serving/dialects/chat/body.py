@@ -44,7 +44,7 @@ def write_request(conversation: Conversation, model: str, losses: Losses) -> dic
     messages: list[dict[str, object]] = []
     for i, message in enumerate(conversation.messages):
         messages.extend(_messages_of(message, i, losses))
-    body: dict[str, object] = {"model": model, "messages": messages}
+    body: dict[str, object] = {"model": model, "messages": _results_first(messages)}
     if conversation.tools:
         body["tools"] = [_tool(tool, i, losses) for i, tool in enumerate(conversation.tools)]
         if conversation.tool_choice is not None:
@@ -55,6 +55,23 @@ def write_request(conversation: Conversation, model: str, losses: Losses) -> dic
     if conversation.is_stream:
         body["stream"] = True
     return body
+
+
+def _results_first(messages: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Put the results of calls right behind them, as is demanded; what stood between follows."""
+    ordered: list[dict[str, object]] = []
+    between: list[dict[str, object]] = []
+    is_open = False
+    for message in messages:
+        if message["role"] == "assistant":
+            ordered += between
+            between = []
+            is_open = "tool_calls" in message
+        if is_open and message["role"] not in ("assistant", "tool"):
+            between.append(message)
+        else:
+            ordered.append(message)
+    return ordered + between
 
 
 def write_settings(settings: Settings, losses: Losses, *, has_tools: bool = True) -> dict[str, object]:

@@ -26,6 +26,7 @@ from serving.dialects.conversation import (
     ToolCall,
     ToolResult,
 )
+from serving.dialects.gemini.orphans import Turn, orphans_told
 from serving.dialects.losses import Losses
 from serving.errors import InvalidRequest
 from serving.fields import optional, wrong
@@ -42,7 +43,6 @@ _MEANT = {"result", "output", "error"}
 _NO_RESULT = "The tool gave no result."
 
 Json: TypeAlias = dict[str, object]
-Turn: TypeAlias = tuple[Literal["user", "model"], list[Part]]
 
 
 def write_contents(messages: Sequence[Message], is_signed: bool, losses: Losses) -> tuple[list[Json], list[Json]]:
@@ -63,7 +63,7 @@ def write_contents(messages: Sequence[Message], is_signed: bool, losses: Losses)
     Raises
     ------
     InvalidRequest
-        A result answers no call, or something cannot be said to Gemini.
+        Something cannot be said to Gemini.
     """
     n_leading = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     system: list[Json] = [
@@ -72,7 +72,7 @@ def write_contents(messages: Sequence[Message], is_signed: bool, losses: Losses)
         for part in message.parts
         if isinstance(part, Text) and part.text
     ]
-    contents = _contents(_turns(messages[n_leading:], losses), is_signed, losses)
+    contents = _contents(orphans_told(_turns(messages[n_leading:], losses), losses), is_signed, losses)
     if not contents:
         losses.changed("messages[].role")
         return [], [{"role": "user", "parts": system}] if system else []
@@ -158,8 +158,6 @@ def _contents(turns: Sequence[Turn], is_signed: bool, losses: Losses) -> list[Js
         if contents and contents[-1]["role"] == role:
             written = [*_list(contents.pop()["parts"]), *written]
         contents.append({"role": role, "parts": written})
-    if any(results.values()):
-        raise InvalidRequest("messages: a tool result answers no call that stands before it", param="messages")
     return contents
 
 

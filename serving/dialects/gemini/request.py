@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from serving.dialects.conversation import Conversation, Message, OutputFormat, Settings, Tool, ToolChoice
+from serving.dialects.conversation import Conversation, Message, OutputFormat, Settings, Tool, ToolChoice, ToolResult
 from serving.dialects.gemini.contents import read_contents, write_contents
 from serving.dialects.gemini.thinking import Thinking, read_thinking, thinking_of, write_thinking
 from serving.dialects.losses import Losses
@@ -207,7 +207,8 @@ def _note_unsaid(conversation: Conversation, losses: Losses) -> None:
 
 
 def _wants_cache(message: Message) -> bool:
-    return any(getattr(part, "cache_ttl", None) is not None for part in message.parts)
+    inside = (inner for part in message.parts if isinstance(part, ToolResult) for inner in part.parts)
+    return any(getattr(part, "cache_ttl", None) is not None for part in (*message.parts, *inside))
 
 
 def _read_tools(body: Mapping[str, object], is_strict: bool, losses: Losses) -> tuple[Tool, ...]:

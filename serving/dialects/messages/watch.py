@@ -76,6 +76,7 @@ class MessagesStream:
         elif kind == "message_start":
             message = data.get("message")
             add_usage(self._usage, message.get("usage") if isinstance(message, dict) else None)
+            self._usage.pop("output_tokens", None)  # a placeholder until the end is known
         elif kind == "message_delta":
             add_usage(self._usage, data.get("usage"))
         else:

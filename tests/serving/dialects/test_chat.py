@@ -1004,3 +1004,15 @@ def test_a_long_name_of_a_user_stays_here() -> None:
     assert "user" not in body
     assert [(loss.field, loss.is_hint) for loss in losses] == [("user", True)]
     assert CHAT.write_request(Conversation((said,), settings=Settings(user="u" * 64)), "m", Losses())["user"]
+
+
+def test_results_stand_right_behind_their_calls() -> None:
+    """Codex puts a developer message between a call and its result; Chat refuses that."""
+    said = (
+        Message("user", (Text("Look."),)),
+        Message("assistant", (ToolCall("a", "look"), ToolCall("b", "look"))),
+        Message("system", (Text("Be brief."),)),
+        Message("user", (ToolResult("a", (Text("1"),)), ToolResult("b", (Text("2"),)), Text("Go on."))),
+    )
+    body = CHAT.write_request(Conversation(said), "m", Losses())
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "tool", "tool", "system", "user"]

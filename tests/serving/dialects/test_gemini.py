@@ -173,10 +173,13 @@ def test_the_same_id_in_two_turns_answers_each_its_own_call():
     assert [(one["name"], one["response"]) for one in given] == [("a", {"result": "one"}), ("b", {"result": "two"})]
 
 
-def test_a_result_without_a_call_is_refused():
-    with pytest.raises(InvalidRequest) as caught:
-        contents(*said("Go"), Message("user", (ToolResult("x", (Text("one"),)),)))
-    assert caught.value.param == "messages"
+def test_a_result_without_a_call_is_the_users_words():
+    """Trimmed histories begin so."""
+    losses = Losses()
+    turns = (*said("Go"), Message("user", (ToolResult("x", (Text("one"),)),)))
+    written = GEMINI.write_request(Conversation(turns), "gemini-2.5-pro", losses)["contents"]
+    assert written == [{"role": "user", "parts": [{"text": "Go"}, {"text": "one"}]}]
+    assert [loss.field for loss in losses] == ["messages[].content"]
 
 
 def signatures(model: str) -> list[object]:
