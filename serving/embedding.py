@@ -10,8 +10,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-import orjson
-
 from router import Prompt
 from router.domain import Shape
 from router.pricing import Usage
@@ -20,6 +18,7 @@ from serving.asked import Asked, Headers, written
 from serving.deployment import Deployment, Line
 from serving.dialects.chat.answer import usage_of
 from serving.dialects.losses import Loss
+from serving.errand import object_of
 from serving.errors import InvalidRequest, UpstreamBroken
 
 
@@ -75,12 +74,7 @@ class EmbeddingRelay:
 
     def whole(self, body: bytes) -> tuple[bytes, Usage]:
         """Turn the answer."""
-        try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise UpstreamBroken("answered 200 with something that is not JSON") from None
-        if not isinstance(answer, dict):
-            raise UpstreamBroken("answered 200 with something that is no object")
+        answer = object_of(body)
         if self.is_translated:
             turned = _from_gemini(answer, self._asked)
             return written(turned), Usage(output_tokens=0)

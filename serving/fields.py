@@ -55,6 +55,22 @@ def positive(body: Mapping[str, object], key: str) -> int | None:
     return value
 
 
+def number(body: Mapping[str, object], key: str, at: str = "") -> float | None:
+    """Return a number, or None where it is absent or null."""
+    value = body.get(key)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise wrong(at + key, value, "a number")
+
+
+def string(body: Mapping[str, object], key: str, at: str) -> str:
+    """Return a field that must be a string; ``at`` is the path of what holds it."""
+    value = body.get(key)
+    if not isinstance(value, str):
+        raise wrong(f"{at}.{key}", value, "a string")
+    return value
+
+
 def amount(value: object, param: str, largest: float = math.inf) -> float:
     """Return a finite number from 0 to ``largest``."""
     upper = "" if math.isinf(largest) else f" and at most {largest:g}"

@@ -11,6 +11,7 @@ import orjson
 
 from router.pricing import Usage
 from serving.dialects.answer import Answer, Began, Citation, Finished, Reason
+from serving.dialects.arguments import arguments_text
 from serving.dialects.conversation import Part, Reasoning, Refusal, Text, ToolCall
 from serving.dialects.counts import tokens
 from serving.dialects.dialect import Reply
@@ -215,22 +216,6 @@ def text_of(content: object) -> str:
     return "".join(c["text"] for c in chunks if isinstance(c, dict) and isinstance(c.get("text"), str))
 
 
-def arguments_of(given: object) -> str:
-    """Return the arguments of a call as text; some providers send the object itself.
-
-    Raises
-    ------
-    UpstreamBroken
-        They are nested deeper than can be written.
-    """
-    if isinstance(given, str):
-        return given
-    try:
-        return orjson.dumps(given).decode() if isinstance(given, dict) else ""
-    except orjson.JSONEncodeError:
-        raise UpstreamBroken("the provider called a tool with arguments nested too deeply") from None
-
-
 def thought_of(message: Mapping[str, object]) -> str:
     """Return the thoughts of a message or delta, whatever the provider calls them."""
     for name in ("reasoning_content", "reasoning"):
@@ -272,9 +257,9 @@ def unique_id(given: object, seen: set[str], answer_id: str, i: int) -> str:
 def _read_call(call: Mapping[str, object], call_id: str) -> ToolCall:
     custom, function = call.get("custom"), call.get("function")
     if isinstance(custom, dict):
-        return ToolCall(call_id, _name_of(custom), arguments_of(custom.get("input")), is_custom=True)
+        return ToolCall(call_id, _name_of(custom), arguments_text(custom.get("input"), ""), is_custom=True)
     named = function if isinstance(function, dict) else {}
-    return ToolCall(call_id, _name_of(named), arguments_of(named.get("arguments")), state=state_of(call))
+    return ToolCall(call_id, _name_of(named), arguments_text(named.get("arguments"), ""), state=state_of(call))
 
 
 def _name_of(named: Mapping[str, object]) -> str:

@@ -87,11 +87,11 @@ def read_settings(body: Mapping[str, object]) -> Settings:
         raise fields.wrong("reasoning_effort", effort, f"one of {', '.join(EFFORTS)}")
     return Settings(
         max_output_tokens=fields.positive(body, "max_completion_tokens") or fields.positive(body, "max_tokens"),
-        temperature=_number(body, "temperature"),
-        top_p=_number(body, "top_p"),
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
         top_k=fields.positive(body, "top_k"),
-        frequency_penalty=_number(body, "frequency_penalty"),
-        presence_penalty=_number(body, "presence_penalty"),
+        frequency_penalty=fields.number(body, "frequency_penalty"),
+        presence_penalty=fields.number(body, "presence_penalty"),
         seed=fields.optional(body, "seed", int, "a whole number"),
         stop=_stop(body),
         effort=effort,
@@ -320,10 +320,3 @@ def _stop(body: Mapping[str, object]) -> tuple[str, ...]:
     if (stop is not None and not isinstance(stop, str | list)) or not all(isinstance(s, str) for s in listed):
         raise fields.wrong("stop", stop, "a string or a list of strings")
     return tuple(str(s) for s in listed)
-
-
-def _number(body: Mapping[str, object], key: str) -> float | None:
-    value = body.get(key)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise fields.wrong(key, value, "a number")

@@ -34,9 +34,9 @@ from serving.dialects.answer import (
     Opened,
     UsageSeen,
 )
+from serving.dialects.arguments import arguments_text
 from serving.dialects.chat.answer import (
     annotation_of,
-    arguments_of,
     began_of,
     citations_of,
     envelope,
@@ -203,7 +203,7 @@ class ChatReader:
             events += self._lined_up(block)
         if not block.name and isinstance(named.get("name"), str):  # some providers say it again with every piece
             block.name = named["name"]
-        if arguments := arguments_of(named.get("input" if block.is_custom else "arguments")):
+        if arguments := arguments_text(named.get("input" if block.is_custom else "arguments"), ""):
             block.pieces.append(arguments)
         block.state = state_of(call) or block.state
         return events + self._live()

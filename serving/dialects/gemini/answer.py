@@ -14,10 +14,11 @@ import orjson
 
 from router.pricing import Usage
 from serving.dialects.answer import Answer, Began, Citation, Finished, Reason
+from serving.dialects.arguments import arguments_object
 from serving.dialects.conversation import Part, Reasoning, Refusal, Text, ToolCall
 from serving.dialects.counts import tokens
 from serving.dialects.dialect import Reply
-from serving.dialects.gemini.contents import object_of, signed
+from serving.dialects.gemini.contents import signed
 from serving.dialects.gemini.sources import in_bytes, in_characters, read_sources, write_sources
 from serving.errors import GatewayError, UpstreamBroken
 
@@ -189,7 +190,7 @@ def response(
 
 def call_part(call_id: str, name: str, arguments: str, state: str | None) -> Json:
     """Write a call; arguments that are no JSON object are kept as text."""
-    value = object_of(arguments)
+    value = arguments_object(arguments)
     args = {"_raw": arguments} if value is None else value
     return signed({"functionCall": {"id": call_id, "name": name, "args": args}}, state)
 

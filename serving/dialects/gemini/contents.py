@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 import orjson
 
+from serving.dialects.arguments import arguments_object
 from serving.dialects.conversation import (
     Audio,
     File,
@@ -29,7 +30,7 @@ from serving.dialects.conversation import (
 from serving.dialects.gemini.orphans import Turn, orphans_told
 from serving.dialects.losses import Losses
 from serving.errors import InvalidRequest
-from serving.fields import optional, wrong
+from serving.fields import optional, string, wrong
 
 #: Google's documented word for a call whose signature is another model's, or lost.
 BYPASS = "skip_thought_signature_validator"
@@ -87,7 +88,7 @@ def read_contents(body: Mapping[str, object]) -> tuple[Message, ...]:
     messages: list[Message] = []
     instruction = optional(body, "systemInstruction", dict, "an object") or {}
     if instruction:
-        texts = tuple(Text(_string(part, "text", at)) for part, at in _parts(instruction, "systemInstruction"))
+        texts = tuple(Text(string(part, "text", at)) for part, at in _parts(instruction, "systemInstruction"))
         messages.append(Message("system", texts))
     contents = body.get("contents")
     if not isinstance(contents, list) or not contents:
@@ -103,17 +104,6 @@ def read_contents(body: Mapping[str, object]) -> tuple[Message, ...]:
         parts = [part for raw, place in _parts(content, at) for part in _read_part(raw, place, calls)]
         messages.append(Message("user" if role == "user" else "assistant", tuple(parts)))
     return tuple(messages)
-
-
-def object_of(arguments: str) -> Json | None:
-    """Return the object that JSON text stands for, {} for no text, None where it is no object."""
-    if not arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def signed(part: Json, state: str | None) -> Json:
@@ -189,7 +179,7 @@ def _model_parts(parts: Iterable[Part], needs_state: bool, losses: Losses) -> li
                 losses.hint("messages[].reasoning_content")
         elif isinstance(part, ToolCall):
             assert not part.is_custom and part.namespace is None, "custom tools and namespaces are emulated"
-            arguments = object_of(part.arguments)
+            arguments = arguments_object(part.arguments)
             if arguments is None:
                 losses.changed("messages[].tool_calls")
                 arguments = {"_raw": part.arguments}
@@ -228,7 +218,7 @@ def _responses(
 def _response(text: str, is_error: bool) -> Json:
     if is_error:
         return {"error": text}
-    value = object_of(text) if text.strip() else None
+    value = arguments_object(text) if text.strip() else None
     # Some names have a meaning of Gemini's own there, whatever the tool meant by them.
     return {"result": text} if value is None or value.keys() & _MEANT else value
 
@@ -326,7 +316,7 @@ def _read_part(part: Json, at: str, calls: _Calls) -> list[Part]:
         return [_read_response(response, f"{at}.functionResponse", calls)]
     if "inlineData" in part or "fileData" in part:
         return [_read_media(part, at)]
-    text = _string(part, "text", at)
+    text = string(part, "text", at)
     if part.get("thought") is True:
         return [Reasoning(text, is_summary=bool(text), state=state)]
     if state is not None:
@@ -335,14 +325,14 @@ def _read_part(part: Json, at: str, calls: _Calls) -> list[Part]:
 
 
 def _read_call(call: Json, at: str, state: str | None, calls: _Calls) -> ToolCall:
-    name = _string(call, "name", at)
+    name = string(call, "name", at)
     arguments = optional(call, "args", dict, "an object", f"{at}.") or {}
     call_id = calls.called(optional(call, "id", str, "a string", f"{at}."), name)
     return ToolCall(call_id, name, _json(arguments, at), state=state)
 
 
 def _read_response(response: Json, at: str, calls: _Calls) -> ToolResult:
-    name = _string(response, "name", at)
+    name = string(response, "name", at)
     call_id = calls.answered(optional(response, "id", str, "a string", f"{at}."), name, at)
     value = response.get("response")
     if not isinstance(value, dict):
@@ -359,25 +349,18 @@ def _read_response(response: Json, at: str, calls: _Calls) -> ToolResult:
 def _read_media(part: Json, at: str) -> Image | File | Audio:
     if (linked := optional(part, "fileData", dict, "an object", f"{at}.")) is not None:
         media_type = optional(linked, "mimeType", str, "a string", f"{at}.fileData.")
-        url = _string(linked, "fileUri", f"{at}.fileData")
+        url = string(linked, "fileUri", f"{at}.fileData")
         is_image = media_type is None or media_type.startswith("image/")
         return Image(media_type, url=url) if is_image else File(media_type, url=url)
     inline = part.get("inlineData")
     if not isinstance(inline, dict):
         raise wrong(f"{at}.inlineData", inline, "an object")
-    media_type = _string(inline, "mimeType", f"{at}.inlineData")
-    data = _string(inline, "data", f"{at}.inlineData")
+    media_type = string(inline, "mimeType", f"{at}.inlineData")
+    data = string(inline, "data", f"{at}.inlineData")
     kind, _, form = media_type.partition("/")
     if kind == "image":
         return Image(media_type, data)
     return Audio(_AUDIO_FORMATS.get(form, form), data) if kind == "audio" else File(media_type, data)
-
-
-def _string(holder: Mapping[str, object], key: str, at: str) -> str:
-    value = holder.get(key)
-    if not isinstance(value, str):
-        raise wrong(f"{at}.{key}", value, "a string")
-    return value
 
 
 def _json(value: Json, at: str) -> str:

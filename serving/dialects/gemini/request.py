@@ -14,7 +14,7 @@ from serving.dialects.conversation import Conversation, Message, OutputFormat, S
 from serving.dialects.gemini.contents import read_contents, write_contents
 from serving.dialects.gemini.thinking import Thinking, read_thinking, thinking_of, write_thinking
 from serving.dialects.losses import Losses
-from serving.fields import optional, wrong
+from serving.fields import number, optional, wrong
 
 _MOST_STOPS = 5
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
@@ -268,25 +268,18 @@ def _read_settings(config: Mapping[str, object]) -> Settings:
     return replace(
         read_thinking(optional(config, "thinkingConfig", dict, "an object", at) or {}),
         max_output_tokens=_whole(config, "maxOutputTokens"),
-        temperature=_number(config, "temperature"),
-        top_p=_number(config, "topP"),
+        temperature=number(config, "temperature", "generationConfig."),
+        top_p=number(config, "topP", "generationConfig."),
         top_k=_whole(config, "topK"),
-        frequency_penalty=_number(config, "frequencyPenalty"),
-        presence_penalty=_number(config, "presencePenalty"),
+        frequency_penalty=number(config, "frequencyPenalty", "generationConfig."),
+        presence_penalty=number(config, "presencePenalty", "generationConfig."),
         seed=_whole(config, "seed"),
         stop=tuple(stop),
     )
 
 
-def _number(config: Mapping[str, object], key: str) -> float | None:
-    value = config.get(key)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise wrong(f"generationConfig.{key}", value, "a number")
-
-
 def _whole(config: Mapping[str, object], key: str) -> int | None:
-    value = _number(config, key)
+    value = number(config, key, "generationConfig.")
     if value is None or value == int(value):
         return None if value is None else int(value)
     raise wrong(f"generationConfig.{key}", value, "a whole number")

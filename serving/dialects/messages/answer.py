@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-import orjson
-
 from router.pricing import Usage
 from serving.dialects.answer import Answer, Began, Citation, Finished, Reason
+from serving.dialects.arguments import arguments_object, arguments_text
 from serving.dialects.conversation import Part, Reasoning, Refusal, Text, ToolCall
 from serving.dialects.counts import tokens
 from serving.dialects.dialect import Reply
@@ -190,31 +189,6 @@ def citation_block(citation: Citation, text: str = "") -> dict[str, object]:
     }
 
 
-def object_of(arguments: str) -> dict[str, object]:
-    """Return the object that arguments stand for; what is none is wrapped, so that nothing is lost."""
-    try:
-        parsed = orjson.loads(arguments) if arguments.strip() else {}
-    except orjson.JSONDecodeError:
-        parsed = None
-    return parsed if isinstance(parsed, dict) else {"_raw": arguments}
-
-
-def arguments_of(given: object) -> str:
-    """Return the arguments of a call as text: some providers send text already, some nothing.
-
-    Raises
-    ------
-    UpstreamBroken
-        They are nested deeper than can be written.
-    """
-    if isinstance(given, str):
-        return given
-    try:
-        return orjson.dumps(given if isinstance(given, dict) else {}).decode()
-    except orjson.JSONEncodeError:
-        raise UpstreamBroken("the provider called a tool with arguments nested too deeply") from None
-
-
 def unique_id(given: object, seen: set[str], answer_id: str) -> str:
     """Return a call's id: the provider's own, or one made up where it gave none or gave it twice."""
     call_id, n = given if isinstance(given, str) else "", len(seen)
@@ -243,7 +217,7 @@ def _parts(block: Mapping[str, object], answer_id: str, seen: set[str]) -> Itera
         yield Reasoning(state=_string(block, "data"), is_redacted=True)
     elif kind == "tool_use":
         name = _string(block, "name") or "unnamed"
-        yield ToolCall(unique_id(block.get("id"), seen, answer_id), name, arguments_of(block.get("input")))
+        yield ToolCall(unique_id(block.get("id"), seen, answer_id), name, arguments_text(block.get("input")))
 
 
 def _blocks(part: Part, citations: Iterable[Citation]) -> Iterator[dict[str, object]]:
@@ -258,6 +232,12 @@ def _blocks(part: Part, citations: Iterable[Citation]) -> Iterator[dict[str, obj
             yield {"type": "thinking", "thinking": part.text, "signature": part.state or ""}
         case ToolCall():
             yield {"type": "tool_use", "id": safe_id(part.id), "name": part.name, "input": object_of(part.arguments)}
+
+
+def object_of(arguments: str) -> dict[str, object]:
+    """Return the object that arguments stand for; what is none is wrapped, so that nothing is lost."""
+    found = arguments_object(arguments)
+    return {"_raw": arguments} if found is None else found
 
 
 def _string(block: Mapping[str, object], key: str) -> str:

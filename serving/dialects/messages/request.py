@@ -259,8 +259,8 @@ def _settings(body: Mapping[str, object], losses: Losses) -> Settings:
     effort, budget, wants_reasoning = _thinking(body, losses)
     return Settings(
         max_output_tokens=fields.positive(body, "max_tokens"),
-        temperature=_number(body, "temperature"),
-        top_p=_number(body, "top_p"),
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
         top_k=fields.positive(body, "top_k"),
         stop=_stop(body),
         effort=effort,
@@ -300,10 +300,3 @@ def _stop(body: Mapping[str, object]) -> tuple[str, ...]:
     if not all(isinstance(sequence, str) for sequence in stop):
         raise fields.wrong("stop_sequences", stop, "a list of strings")
     return tuple(stop)
-
-
-def _number(body: Mapping[str, object], key: str) -> float | None:
-    value = body.get(key)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise fields.wrong(key, value, "a number")

@@ -46,10 +46,10 @@ from serving.dialects.answer import (
     Opened,
     UsageSeen,
 )
+from serving.dialects.arguments import arguments_text
 from serving.dialects.dialect import Reply
 from serving.dialects.messages.answer import (
     add_usage,
-    arguments_of,
     began_of,
     citation_block,
     citations_of,
@@ -219,7 +219,7 @@ class MessagesReader:
         if kind == "call":
             block.id = unique_id(content.get("id"), self._ids, self._began.id if self._began else "")
             block.name = str(content.get("name") or "unnamed")
-            block.given_whole = arguments_of(content["input"]) if content.get("input") else ""
+            block.given_whole = arguments_text(content["input"]) if content.get("input") else ""
         words, state = content.get(_PLACES.get(kind, "")), content.get("signature") or content.get("data")
         if isinstance(words, str) and words:
             block.pieces.append(words)

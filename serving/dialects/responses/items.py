@@ -27,7 +27,7 @@ from serving.dialects.conversation import (
 )
 from serving.dialects.losses import Losses
 from serving.dialects.responses.marks import unmarked
-from serving.dialects.responses.parts import read_content, read_string, write_part
+from serving.dialects.responses.parts import read_content, write_part
 
 _Side: TypeAlias = Literal["system", "user", "assistant", "tool"]
 _ROLES: Mapping[str, Role] = {
@@ -140,9 +140,9 @@ def _reasoning(item: Mapping[str, object], at: str, losses: Losses) -> tuple[_Si
 def _call(item: Mapping[str, object], at: str, losses: Losses) -> tuple[_Side, list[Part]]:
     is_custom = item.get("type") == "custom_tool_call"
     call = ToolCall(
-        read_string(item, "call_id", at),
-        read_string(item, "name", at),
-        read_string(item, "input" if is_custom else "arguments", at),
+        fields.string(item, "call_id", at),
+        fields.string(item, "name", at),
+        fields.string(item, "input" if is_custom else "arguments", at),
         is_custom,
         fields.optional(item, "namespace", str, "a string", f"{at}."),
     )
@@ -155,7 +155,7 @@ def _output(item: Mapping[str, object], at: str, losses: Losses) -> tuple[_Side,
     if len(allowed) != len(parts):
         raise losses.refuse(f"{at}.output", "only text, images and documents may stand in what a tool gave")
     is_custom = item.get("type") == "custom_tool_call_output"
-    return "tool", [ToolResult(read_string(item, "call_id", at), allowed, is_custom=is_custom)]
+    return "tool", [ToolResult(fields.string(item, "call_id", at), allowed, is_custom=is_custom)]
 
 
 _Reader: TypeAlias = Callable[[Mapping[str, object], str, Losses], tuple[_Side, list[Part]]]

@@ -1,6 +1,6 @@
 """Content parts of Responses messages and tool outputs, both ways.
 
-Entry points: :func:`read_content`, :func:`read_string`, :func:`write_part`.
+Entry points: :func:`read_content`, :func:`write_part`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,6 @@ def read_content(content: object, at: str, losses: Losses) -> Iterator[Content]:
         yield read(part, here, losses)
 
 
-def read_string(item: Mapping[str, object], key: str, at: str) -> str:
-    """Return a field that must be a string."""
-    value = item.get(key)
-    if not isinstance(value, str):
-        raise fields.wrong(f"{at}.{key}", value, "a string")
-    return value
-
-
 def write_part(part: Part, at: str, losses: Losses, *, is_assistant: bool = False) -> dict[str, object]:
     """Write one part of a message or of a tool's output."""
     if getattr(part, "cache_ttl", None) is not None:
@@ -74,16 +66,16 @@ def write_part(part: Part, at: str, losses: Losses, *, is_assistant: bool = Fals
 def _text(part: Mapping[str, object], at: str, losses: Losses) -> Text:
     if part.get("annotations"):
         losses.hint(f"{at}.annotations")
-    return Text(read_string(part, "text", at), _cache_ttl(part, at, losses))
+    return Text(fields.string(part, "text", at), _cache_ttl(part, at, losses))
 
 
 def _refusal(part: Mapping[str, object], at: str, losses: Losses) -> Refusal:
-    return Refusal(read_string(part, "refusal", at))
+    return Refusal(fields.string(part, "refusal", at))
 
 
 def _image(part: Mapping[str, object], at: str, losses: Losses) -> Image:
     _refuse_id(part, at, losses)
-    url = read_string(part, "image_url", at)
+    url = fields.string(part, "image_url", at)
     detail = fields.optional(part, "detail", str, "a string", f"{at}.")
     detail = None if detail == "auto" else detail
     ttl = _cache_ttl(part, at, losses)
@@ -98,7 +90,7 @@ def _file(part: Mapping[str, object], at: str, losses: Losses) -> File:
     url = fields.optional(part, "file_url", str, "a string", f"{at}.")
     if url is not None:
         return File(url=url, name=name, cache_ttl=ttl)
-    given = read_string(part, "file_data", at)
+    given = fields.string(part, "file_data", at)
     media_type, data = _data_of(given, f"{at}.file_data")
     if data is None:  # bare base64, as some clients send it
         media_type, data = "application/pdf", given
@@ -109,7 +101,7 @@ def _audio(part: Mapping[str, object], at: str, losses: Losses) -> Audio:
     audio = part.get("input_audio")
     if not isinstance(audio, dict):
         raise fields.wrong(f"{at}.input_audio", audio, "an object with data and format")
-    return Audio(read_string(audio, "format", f"{at}.input_audio"), read_string(audio, "data", f"{at}.input_audio"))
+    return Audio(fields.string(audio, "format", f"{at}.input_audio"), fields.string(audio, "data", f"{at}.input_audio"))
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, object], str, Losses], Content]] = {

@@ -195,10 +195,10 @@ def _read_settings(body: Mapping[str, object], text: Mapping[str, object], losse
     _tell_rest(text, "text", {"format", "verbosity"}, losses)
     return Settings(
         max_output_tokens=fields.positive(body, "max_output_tokens"),
-        temperature=_number(body, "temperature"),
-        top_p=_number(body, "top_p"),
-        frequency_penalty=_number(body, "frequency_penalty"),
-        presence_penalty=_number(body, "presence_penalty"),
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
+        frequency_penalty=fields.number(body, "frequency_penalty"),
+        presence_penalty=fields.number(body, "presence_penalty"),
         effort=effort,
         wants_reasoning=None if summary is None else summary != "none",
         is_parallel=fields.optional(body, "parallel_tool_calls", bool, "true or false"),
@@ -214,13 +214,6 @@ def _tell_rest(given: Mapping[str, object], at: str, known: set[str], losses: Lo
     for name, value in given.items():
         if name not in known and value is not None and _PLAIN.get(f"{at}.{name}") != value:
             losses.dropped(f"{at}.{name}")
-
-
-def _number(body: Mapping[str, object], key: str) -> float | None:
-    value = body.get(key)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise fields.wrong(key, value, "a number")
 
 
 def _read_format(text: Mapping[str, object]) -> OutputFormat | None:

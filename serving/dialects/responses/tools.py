@@ -11,7 +11,6 @@ from typing import Literal
 from serving import fields
 from serving.dialects.conversation import Tool, ToolChoice
 from serving.dialects.losses import Losses
-from serving.dialects.responses.parts import read_string
 
 #: Of a tool of the client's own: read, or saying nothing.
 _TOOL_FIELDS = frozenset({"type", "name", "description", "parameters", "strict", "format"})
@@ -99,7 +98,7 @@ def _read(given: object, at: str, losses: Losses, namespace: str | None) -> Iter
             if name not in _TOOL_FIELDS and given[name]:
                 losses.dropped(f"{at}.{name}")
         yield Tool(
-            read_string(given, "name", at),
+            fields.string(given, "name", at),
             fields.optional(given, "description", str, "a string", f"{at}."),
             fields.optional(given, "parameters", dict, "an object", f"{at}.") if kind == "function" else None,
             fields.optional(given, "strict", bool, "true or false", f"{at}.") if kind == "function" else None,
@@ -114,7 +113,7 @@ def _read(given: object, at: str, losses: Losses, namespace: str | None) -> Iter
 
 
 def _read_namespace(given: Mapping[str, object], at: str, losses: Losses) -> Iterator[Tool]:
-    name = read_string(given, "name", at)
+    name = fields.string(given, "name", at)
     description = fields.optional(given, "description", str, "a string", f"{at}.")
     if description and description != name:
         losses.dropped(f"{at}.description")
@@ -130,7 +129,7 @@ def _read_choice(choice: object, losses: Losses) -> ToolChoice:
         raise fields.wrong("tool_choice", choice, "auto, none, required or an object")
     kind = choice.get("type")
     if kind in ("function", "custom"):
-        return ToolChoice("required", (read_string(choice, "name", "tool_choice"),))
+        return ToolChoice("required", (fields.string(choice, "name", "tool_choice"),))
     if kind != "allowed_tools":
         raise losses.refuse("tool_choice", "the provider's own tools cannot be translated for this candidate")
     mode: Literal["auto", "required"] = "required" if choice.get("mode") == "required" else "auto"
@@ -141,7 +140,7 @@ def _read_choice(choice: object, losses: Losses) -> ToolChoice:
         if not isinstance(tool, dict):
             raise fields.wrong(at, tool, "an object")
         if tool.get("type") in ("function", "custom"):
-            names.append(read_string(tool, "name", at))
+            names.append(fields.string(tool, "name", at))
         else:
             losses.dropped(at)
     if not names:
