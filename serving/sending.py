@@ -14,7 +14,7 @@ from serving.dialects.messages.request import VERSION
 from serving.errors import InvalidRequest
 from serving.exchange import Header
 from serving.providers.upstream import UpstreamRequest, UpstreamResponse
-from serving.settings import ServerSettings
+from serving.server_settings import ServerSettings
 
 #: Of the client's headers, what any provider may see; everything else stays here.
 _FORWARDED = frozenset({b"user-agent", b"idempotency-key", b"x-client-request-id"})

@@ -27,78 +27,13 @@ from serving.candidate_settings import CandidateSettings
 from serving.dialects.losses import MODES
 from serving.errors import KeysRequired, SettingsError
 from serving.provider_settings import ProviderSettings
+from serving.server_settings import ServerSettings
 from serving.tables import about
 
 DEMO = Path(__file__).with_name("demo.toml")
 SHIPPED_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "default"
 #: The one model name that asks for a decision; ``auto:PRESET`` names the preset too.
 AUTO = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """``[server]``: where it listens, what it loads, how long it waits."""
-
-    host: str = field(
-        default="127.0.0.1",
-        metadata=about(tables.text, "Address to listen on; beyond loopback keys are required."),
-    )
-    port: int = field(default=8080, metadata=about(tables.count(0, 65535), "TCP port; 0 takes a free one."))
-    bundle: str = field(
-        default="",
-        metadata=about(tables.path, "Directory of the bundle; empty takes the one shipped in models/default."),
-    )
-    database: str = field(
-        default="turnout.sqlite",
-        metadata=about(tables.path, "SQLite file for the request records; empty keeps none."),
-    )
-    max_body_bytes: int = field(
-        default=32 * 2**20,
-        metadata=about(tables.count(1024), "Largest request body accepted; more is 413.", "bytes"),
-    )
-    receive_timeout_s: float = field(
-        default=30.0,
-        metadata=about(tables.number(0, is_open=True), "A request must have arrived whole by then, or 408.", "s"),
-    )
-    connect_timeout_s: float = field(
-        default=5.0,
-        metadata=about(tables.number(0, is_open=True), "Longest wait for a connection to a provider.", "s"),
-    )
-    first_byte_timeout_s: float = field(
-        default=300.0,
-        metadata=about(tables.number(0, is_open=True), "Longest wait for the first byte of an answer.", "s"),
-    )
-    idle_timeout_s: float = field(
-        default=120.0,
-        metadata=about(tables.number(0, is_open=True), "Longest silence inside an answer.", "s"),
-    )
-    total_timeout_s: float = field(
-        default=900.0,
-        metadata=about(tables.number(0, is_open=True), "Longest duration of one call to a provider.", "s"),
-    )
-    max_attempts: int = field(
-        default=3,
-        metadata=about(
-            tables.count(1, 10),
-            "Most attempts for one request, the first included; the next is made only before any content was sent.",
-        ),
-    )
-    watch_bundle_s: float = field(
-        default=2.0,
-        metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),
-    )
-    shutdown_timeout_s: float = field(
-        default=30.0,
-        metadata=about(tables.number(0), "How long requests in flight may finish after SIGTERM.", "s"),
-    )
-    state_secret_env: str | None = field(
-        default=None,
-        metadata=about(
-            tables.variable,
-            "Environment variable with a secret that seals reasoning state, the same for all replicas; absent: a new "
-            "one at every start.",
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True)
