@@ -156,7 +156,7 @@ class Exchange:
         if self._state is not None and self.deployment is not None:
             self.cost_usd = charge_usd(self.usage, self._state.candidate(self.deployment.candidate).price)
         if self.call is not None:
-            self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
+            self.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         record = self._record(outcome, status)
         records.add(record)
         logs.event(

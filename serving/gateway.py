@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isinf
 
 from serving.asked import Asked
 from serving.client_api import ClientApi
@@ -19,7 +19,15 @@ from serving.deciding import decide, embedder, order_of
 from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
 from serving.errand import Errand, Relay
-from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotReady, UpstreamBroken, UpstreamError
+from serving.errors import (
+    ClientDisconnected,
+    GatewayError,
+    InvalidRequest,
+    NotReady,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from serving.exchange import Exchange, Header
 from serving.failover import Failover
 from serving.fields import document
@@ -188,6 +196,7 @@ class Gateway:
             job.state.deployments,
             max_attempts=settings.max_attempts,
             until=job.until,
+            is_stream=job.asked.is_stream,
         )
         name = failover.first()
         failure: UpstreamError | None = None
@@ -203,7 +212,7 @@ class Gateway:
                 name = another
                 continue
             try:
-                return await self._attempt(job, deployment, relay)
+                return await self._attempt(job, deployment, relay, failover.first_content_s(name))
             except UpstreamError as error:
                 failure = error
                 job.exchange.attempt_failed(error)
@@ -231,12 +240,13 @@ class Gateway:
         exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
         return relay
 
-    async def _attempt(self, job: Job, deployment: Deployment, relay: Relay) -> Answer:
+    async def _attempt(self, job: Job, deployment: Deployment, relay: Relay, first_content_s: float) -> Answer:
         """Try one deployment: a whole answer, or a stream up to its first content, or an UpstreamError."""
+        content_by = None if isinf(first_content_s) else asyncio.get_running_loop().time() + first_content_s
         exchange, asked, state = job.exchange, job.asked, job.state
         exchange.deployment = deployment
         body = relay.body()
-        exchange.call = self.pool.begin(deployment.name)
+        exchange.call = self.pool.begin(deployment.name, asked.is_stream)
         response = await self.upstream.send(
             to_send(
                 state.settings.server,
@@ -248,6 +258,7 @@ class Gateway:
                 is_translated=relay.is_translated,
                 query=job.query,
                 left_s=job.until - self.pool.now(),
+                first_byte_s=first_content_s,
             )
         )
         try:
@@ -263,8 +274,17 @@ class Gateway:
                 )
             if asked.is_stream:
                 idle_s = state.settings.server.idle_timeout_s
-                return await self._streamed(exchange, relay, response, job.keep, idle_s)
+                async with asyncio.timeout_at(content_by):
+                    return await self._streamed(exchange, relay, response, job.keep, idle_s)
             return await self._whole(exchange, relay, response, job.keep)
+        except TimeoutError:
+            await response.close()
+            raise UpstreamTimeout(
+                f"{deployment.provider} sent no content within {first_content_s:g} s",
+                phase="first_byte",
+                provider=deployment.provider,
+                deployment=deployment.name,
+            ) from None
         except BaseException:
             await response.close()
             raise
