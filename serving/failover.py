@@ -76,13 +76,15 @@ class Failover:
         Raises
         ------
         UpstreamOverloaded
-            Every one of them asked to be left alone; says for how long.
+            Every one of them asked to be left alone, or takes no more calls at once; says for how long.
         """
         name = self._next() or self._next(or_ejected=True)
         if name is None:
             wait_s = self._pool.wait_s(self._order)
             raise UpstreamOverloaded(
-                "every deployment that could answer asked to be left alone for now", status=503, retry_after_s=wait_s
+                "every deployment that could answer asked to be left alone for now, or takes no more calls at once",
+                status=503,
+                retry_after_s=wait_s,
             )
         return self._begun(name)
 

@@ -25,6 +25,8 @@ __all__ = ["Call", "DeploymentStatus", "Pool"]
 STALE_S = 600.0
 #: For how long the speeds of candidates are taken as they were.
 SPEEDS_FOR_S = 1.0
+#: When to ask again where all are at their limits.
+FULL_S = 1.0
 #: Output tokens at which the deployments of one candidate are compared.
 _TYPICAL_TOKENS = 300
 
@@ -90,9 +92,9 @@ class Pool:
         tried : collection of str
             Deployments not to name.
         or_ejected : bool, default=False
-            Name one that is at its limit, or else one that is ejected, rather than none: a try serves a caller better
-            than a refusal, and the last one is never ejected. Of those at their limit it is the least loaded. One that
-            is cooling asked for it.
+            Name one that is at its limit, or else one that is ejected, rather than none: the last one is never ejected.
+            Of those at their limit it is the least loaded, and only where calls beyond it were not refused just now
+            (:meth:`serving.capacity.Capacity.may_exceed`). One that is cooling asked for it.
         is_stream : bool, default=False
             Whether the answer will be streamed.
 
@@ -127,9 +129,16 @@ class Pool:
         return min(available, key=burden).name
 
     def wait_s(self, candidates: Iterable[str]) -> float | None:
-        """Return how long until one of these candidates has cooled down; None where none has a deployment."""
+        """Return how long until one of these candidates may be asked again; None where none has a deployment.
+
+        One that is at its limit may have room at any moment: a second.
+        """
         now = self._clock()
-        waits = [d.health.cooling_until - now for name in candidates for d in self._by_candidate.get(name, ())]
+        waits = [
+            max(d.health.cooling_until - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
+            for name in candidates
+            for d in self._by_candidate.get(name, ())
+        ]
         return max(0.0, min(waits)) if waits else None
 
     def now(self) -> float:
@@ -146,7 +155,7 @@ class Pool:
         tally.n_in_flight += 1
         tally.n_requests += 1
         tally.health.begin(now)
-        tally.capacity.begin(tally.n_in_flight)
+        tally.capacity.begin(now, tally.n_in_flight)
         return Call(tally, self._clock, now, is_stream)
 
     def first_content_deadline_s(self, deployment: str, is_stream: bool = False) -> float:
@@ -246,10 +255,10 @@ class Pool:
 
 def _last_resort(tallies: list[Tally], now: float) -> list[Tally]:
     """Return who is tried rather than nobody: the least loaded of those at their limit, or those that are ejected."""
-    busy = [d for d in tallies if d.health.is_available(now)]
+    busy = [d for d in tallies if d.health.is_available(now) and d.capacity.may_exceed(now)]
     if busy:
         return [min(busy, key=lambda d: d.n_in_flight / (d.capacity.limit or inf))]
-    return [d for d in tallies if now >= d.health.cooling_until]
+    return [d for d in tallies if now >= d.health.cooling_until and d.capacity.has_room(now, d.n_in_flight)]
 
 
 def _typical_s(speed: Speed) -> float:
