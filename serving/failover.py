@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Container, Mapping, Sequence
-from math import inf, isinf
+from math import inf
 
 from router import Candidate
 from serving.errors import UpstreamError, UpstreamOverloaded
@@ -141,11 +141,9 @@ class Failover:
         if n_left < 1 or not self._pool.has_another(self._order, self._tried):
             return inf
         left_s = max(0.0, self._until - self._pool.now())
-        deadline_s = self._pool.first_content_deadline_s(deployment, self._is_stream)
-        if isinf(deadline_s):
+        least_s, deadline_s = self._pool.waits_s(deployment, self._is_stream)
+        if least_s == inf:
             least_s = UNKNOWN_STREAM_S if self._is_stream else UNKNOWN_WHOLE_S
-        else:
-            least_s = self._pool.least_wait_s(deployment, self._is_stream)
         return min(left_s, deadline_s, max(left_s / (n_left + 1), least_s))
 
     def instead(self) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from math import ceil
 
 N_RECENT = 256
 #: Weight of the newest call in every moving sum: the last ten or so decide.
@@ -88,10 +89,9 @@ class Durations:
 
     def quantile_s(self, q: float) -> float | None:
         """Return the q-quantile (nearest rank, q in (0, 1]) of the latest durations; None before any."""
-        if not self._sorted:
-            return None
-        # Rounded against products such as 100 * 0.07 that lie a hair above their whole number.
-        return self._sorted[max(1, int(-(-round(len(self._sorted) * q, 9) // 1))) - 1]
+        latest = self._sorted
+        # The hair is against products such as 100 * 0.07, which lie one above their whole number.
+        return latest[max(1, ceil(len(latest) * q - 1e-9)) - 1] if latest else None
 
     def timing(self) -> Timing:
         """Return the summary as it is now."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 
 from router import Speed
@@ -81,10 +81,9 @@ class Pool:
     ) -> str | None:
         """Name the deployment for the next call: of two at random the lesser (in flight + 1) x average latency.
 
-        The latency is that to the first content for a streamed answer, of the whole answer for another. One that has
-        finished no request counts as the fastest known of its candidate, so that it gets its turn, and so does one
-        whose last answer is ten minutes older than the other's; one that was called, but never answered, counts as the
-        slowest. Ties go to the fewest requests so far, then to the first in the settings.
+        The latency is that to the first content for a streamed answer, of the whole answer for another. One that never
+        answered so, or whose last answer is ten minutes older than the other's, counts as the other does. Ties go to
+        the fewest requests so far, then to the first in the settings.
 
         Parameters
         ----------
@@ -104,29 +103,33 @@ class Pool:
             None when every deployment of the candidate was tried, is at its limit or is to be left alone.
         """
         now = self._clock()
-        tallies = [d for d in self._by_candidate.get(candidate, ()) if d.name not in tried]
-        available = [d for d in tallies if d.health.is_available(now) and d.capacity.has_room(now, d.n_in_flight)]
+        tallies = self._by_candidate.get(candidate, ())
+        if tried:
+            tallies = [d for d in tallies if d.name not in tried]
+        available = [
+            d
+            for d in tallies
+            if d.health.is_available(now) and (d.capacity.limit is None or d.capacity.has_room(now, d.n_in_flight))
+        ]
         if not available and or_ejected:
             available = _last_resort(tallies, now)
-        if len(available) > 2:
-            available = sorted(self._random.sample(available, 2), key=available.index)
         if len(available) < 2:
             return available[0].name if available else None
-        fresh_since = max(d.answered_at or 0.0 for d in available) - STALE_S
-        known = [
-            average_s
-            for d in available
-            if (average_s := d.durations(is_stream).average_s) is not None and (d.answered_at or 0.0) >= fresh_since
-        ]
-        untried_s, failing_s = min(known, default=1.0), max(known, default=1.0)
+        a, b = available if len(available) == 2 else self._two_of(available)
+        fresh_since = max(a.answered_at, b.answered_at) - STALE_S
+        a_s, b_s = a.average_s(is_stream, fresh_since), b.average_s(is_stream, fresh_since)
+        if a_s is None or b_s is None:
+            a_s = b_s = a_s or b_s or 1.0
+        a_burden = (a.n_in_flight + 1) * a_s / a.health.weight(now)
+        b_burden = (b.n_in_flight + 1) * b_s / b.health.weight(now)
+        return b.name if (b_burden, b.n_requests) < (a_burden, a.n_requests) else a.name
 
-        def burden(d: Tally) -> tuple[float, int]:
-            average_s = d.durations(is_stream).average_s
-            if average_s is None or (d.answered_at or 0.0) < fresh_since:
-                average_s = failing_s if d.answered_at is None and d.outcomes else untried_s
-            return (d.n_in_flight + 1) * average_s / d.health.weight(now), d.n_requests
-
-        return min(available, key=burden).name
+    def _two_of(self, available: Sequence[Tally]) -> tuple[Tally, Tally]:
+        """Draw two, in the order of the settings."""
+        n = len(available)
+        i, j = int(self._random.random() * n), int(self._random.random() * (n - 1))
+        j += j >= i
+        return available[min(i, j)], available[max(i, j)]
 
     def wait_s(self, candidates: Iterable[str]) -> float | None:
         """Return how long until one of these candidates may be asked again; None where none has a deployment.
@@ -159,7 +162,7 @@ class Pool:
         return Call(tally, self._clock, now, is_stream)
 
     def first_content_deadline_s(self, deployment: str, is_stream: bool = False) -> float:
-        """Return how long to wait for a deployment while another could be asked.
+        """Return how long to wait for a deployment while another could be asked; see :meth:`waits_s`.
 
         Parameters
         ----------
@@ -173,13 +176,12 @@ class Pool:
             Seconds: twice the 99 % quantile of its latest 256 answers of the same sort, 10 to 120 of streamed ones, at
             least 10 of whole ones; infinite before 20 of them.
         """
-        tally = self._by_name.get(deployment)
-        return inf if tally is None else tally.deadline_s(is_stream)
+        return self.waits_s(deployment, is_stream)[1]
 
-    def least_wait_s(self, deployment: str, is_stream: bool = False) -> float:
-        """Return what an attempt needs to be worth while: twice the 99 % quantile; infinite before 20 answers."""
+    def waits_s(self, deployment: str, is_stream: bool = False) -> tuple[float, float]:
+        """Return what an attempt needs to be worth while, twice the 99 % quantile, and the deadline made of it."""
         tally = self._by_name.get(deployment)
-        return inf if tally is None else tally.least_s(is_stream)
+        return (inf, inf) if tally is None else tally.waits_s(is_stream)
 
     def quantile_s(self, deployment: str, q: float, is_stream: bool = False) -> float | None:
         """Return the q-quantile, q in (0, 1], of the times to first content (streamed) or of whole answers.
@@ -201,11 +203,11 @@ class Pool:
     def has_another(self, candidates: Iterable[str], tried: Collection[str]) -> bool:
         """Say whether one of these candidates has a deployment that was not tried and may be called now."""
         now = self._clock()
-        return any(
-            d.name not in tried and d.health.is_available(now)
-            for candidate in candidates
-            for d in self._by_candidate.get(candidate, ())
-        )
+        for candidate in candidates:
+            for d in self._by_candidate.get(candidate, ()):
+                if d.name not in tried and d.health.is_available(now):
+                    return True
+        return False
 
     def speed(self, candidate: str) -> Speed | None:
         """Return how fast a candidate answers, at its fastest deployment that may be called.
@@ -231,7 +233,7 @@ class Pool:
         """
         now = self._clock()
         if now >= self._speeds_until:
-            newest = max((d.answered_at for d in self._by_name.values() if d.answered_at is not None), default=now)
+            newest = max((d.answered_at for d in self._by_name.values()), default=now)
             found = {name: self._speed(name, now, newest - STALE_S) for name in self._by_candidate}
             self._speeds = {name: speed for name, speed in found.items() if speed is not None}
             self._speeds_until = now + SPEEDS_FOR_S
@@ -240,7 +242,7 @@ class Pool:
     def _speed(self, candidate: str, now: float, since: float) -> Speed | None:
         tallies = self._by_candidate.get(candidate, ())
         tallies = [d for d in tallies if d.health.is_available(now)] or tallies
-        known = [d.speed() for d in tallies if d.answered_at is not None and d.answered_at >= since]
+        known = [d.speed() for d in tallies if d.answered_at >= since]
         return min((s for s in known if s is not None), key=_typical_s, default=None)
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
@@ -253,7 +255,7 @@ class Pool:
         return {d.name: (d.first_content.histogram(), d.whole.histogram()) for d in self._by_name.values()}
 
 
-def _last_resort(tallies: list[Tally], now: float) -> list[Tally]:
+def _last_resort(tallies: Sequence[Tally], now: float) -> list[Tally]:
     """Return who is tried rather than nobody: the least loaded of those at their limit, or those that are ejected."""
     busy = [d for d in tallies if d.health.is_available(now) and d.capacity.may_exceed(now)]
     if busy:

@@ -92,14 +92,15 @@ class Tally:
 
     Attributes
     ----------
-    answered_at : float or None
-        Monotonic seconds of its latest whole answer.
+    answered_at : float
+        Monotonic seconds of its latest success; minus infinity before.
     """
 
     __slots__ = (
         "_after_first",
         "_after_first_all",
         "_cut_s",
+        "_has_cuts",
         "_last_error",
         "_last_error_at",
         "_last_used_at",
@@ -132,13 +133,14 @@ class Tally:
         self.capacity = Capacity()
         self.cost_usd: float | None = None
         self.n_unknown_cost = 0
-        self.answered_at: float | None = None
+        self.answered_at = -inf
         # Of streamed answers after their first content: visible tokens, and all of them. The second prices a predicted
         # number of tokens, in which reasoning is counted although it passes before the first content.
         self._after_first = TokenRate()
         self._after_first_all = TokenRate()
         self._of_whole = TokenRate()
         self._cut_s = [0.0, 0.0]  # longest call cut short since its last answer: whole, streamed
+        self._has_cuts = False
         self._n_tokens = [0, 0, 0, 0, 0]
         self._recent = Recent()
         self._last_error: str | None = None
@@ -149,25 +151,26 @@ class Tally:
         """Return the times that matter to such a request: to the first content, or of the whole answer."""
         return self.first_content if is_stream else self.whole
 
-    def deadline_s(self, is_stream: bool) -> float:
-        """Return after how long an answer that has not begun (streamed) or ended (whole) is not to be expected.
+    def average_s(self, is_stream: bool, since: float) -> float | None:
+        """Return the moving average of these times; None before any, or where its latest answer is older than that."""
+        return (self.first_content if is_stream else self.whole).average_s if self.answered_at >= since else None
+
+    def waits_s(self, is_stream: bool) -> tuple[float, float]:
+        """Return what an answer needs at most, all but always, and how long it is waited for.
 
         Returns
         -------
-        float
-            Seconds: twice the 99 % quantile, 10 to 120 of streamed answers and at least 10 of whole ones; infinite
-            before 20 answers.
+        tuple of (float, float)
+            Seconds until a streamed answer has begun, or a whole one has ended: twice the 99 % quantile; and that made
+            10 to 120 for streamed answers, at least 10 for whole ones. Both infinite before 20 answers.
         """
-        deadline_s = max(self.least_s(is_stream), LEAST_DEADLINE_S)
-        return min(deadline_s, MOST_DEADLINE_S) if is_stream and deadline_s < inf else deadline_s
-
-    def least_s(self, is_stream: bool) -> float:
-        """Return twice the 99 % quantile as it is; infinite before 20 answers."""
-        durations = self.durations(is_stream)
+        durations = self.first_content if is_stream else self.whole
         p99_s = durations.quantile_s(0.99)
         if p99_s is None or durations.n_recent() < DEADLINE_OF:
-            return inf
-        return DEADLINE_TIMES * p99_s
+            return inf, inf
+        least_s = DEADLINE_TIMES * p99_s
+        deadline_s = max(least_s, LEAST_DEADLINE_S)
+        return least_s, min(deadline_s, MOST_DEADLINE_S) if is_stream else deadline_s
 
     def speed(self) -> Speed | None:
         """Return how fast it answers; None before any answer.
@@ -207,7 +210,7 @@ class Tally:
             if cost_usd is None:
                 self.n_unknown_cost += 1
             self.answered_at = now
-            if any(self._cut_s):
+            if self._has_cuts:
                 self._learn_cuts()
             self._time(call, output_tokens, usage)
             self._recent.add(now)
@@ -286,9 +289,10 @@ class Tally:
         silent is waited for no longer each time. What ended before twice the 99 % quantile says nothing.
         """
         is_stream, total_s = call.is_stream, call.total_s
-        if total_s is None or total_s < self.least_s(is_stream) or (is_stream and call.first_byte_s is not None):
+        if total_s is None or total_s < self.waits_s(is_stream)[0] or (is_stream and call.first_byte_s is not None):
             return
         self._cut_s[is_stream] = max(self._cut_s[is_stream], total_s)
+        self._has_cuts = True
         if self.health.n_ejections:
             self._learn_cuts()
 
@@ -297,6 +301,7 @@ class Tally:
             if self._cut_s[is_stream]:
                 self.durations(is_stream).add_at_least(self._cut_s[is_stream])
         self._cut_s = [0.0, 0.0]
+        self._has_cuts = False
 
     def _count(self, usage: Usage) -> None:
         counts = self._n_tokens
