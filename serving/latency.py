@@ -36,6 +36,11 @@ class Durations:
             self._ring[self._next] = seconds
             self._next = (self._next + 1) % N_RECENT
 
+    @property
+    def n_seen(self) -> int:
+        """How many of the latest are known, at most 256."""
+        return len(self._ring)
+
     def quantile_s(self, q: float) -> float | None:
         """Return the q-quantile (nearest rank, q in (0, 1]) of the latest durations; None before any."""
         if not self._ring:

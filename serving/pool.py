@@ -17,7 +17,9 @@ from serving.health import Health, RetryBudget
 from serving.latency import Durations, TokenRate
 
 #: Outcomes that say nothing about the deployment.
-_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error"})
+_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken"})
+#: Answers by which it is known how slow is slow.
+_N_KNOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,14 @@ class Pool:
         """
         averages = (d.total.average_s for d in self._by_candidate.get(candidate, ()))
         return min((average_s for average_s in averages if average_s is not None), default=None)
+
+    def slow_after_s(self, deployment: str, is_stream: bool) -> float | None:
+        """Return after which time without content a call is slower than 95 in 100; None until enough are known."""
+        status = self._by_name.get(deployment)
+        if status is None:
+            return None
+        seen = status.first_byte if is_stream else status.total
+        return seen.quantile_s(0.95) if seen.n_seen >= _N_KNOWN else None
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
         """Return the status of every deployment, in the order of the settings."""

@@ -56,6 +56,14 @@ class ServerSettings:
             "Most attempts for one request, the first included; the next is made only before any content was sent.",
         ),
     )
+    hedge_share: float = field(
+        default=0.0,
+        metadata=about(
+            tables.share(0.05),
+            "Share of requests, at most 0.05, that may be sent to a second deployment when the first takes longer than "
+            "95 in 100 of its answers did; both may be billed. 0 is never.",
+        ),
+    )
     watch_bundle_s: float = field(
         default=2.0,
         metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
 from serving.asked import written
+from serving.deployment import Deployment
 from serving.errand import Conveyor
 from serving.errors import ClientDisconnected, UpstreamBroken, UpstreamError, UpstreamTimeout
 from serving.exchange import Exchange
@@ -79,6 +80,8 @@ class StreamedAnswer:
             outcome = UpstreamBroken.outcome
         else:
             outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
+        if outcome != "ok":
+            self._exchange.cut_off(self._conveyor.n_characters)
         self._exchange.settle(self._records, outcome, 200)
         if self._pending is not None:
             self._pending.cancel()
@@ -89,7 +92,7 @@ class StreamedAnswer:
 
 
 async def events_of(
-    exchange: Exchange, response: UpstreamResponse, conveyor: Conveyor, idle_s: float
+    deployment: Deployment, response: UpstreamResponse, conveyor: Conveyor, idle_s: float
 ) -> AsyncGenerator[bytes]:
     """Yield whole events for the client, up to the one that ends the stream; any other end raises."""
     splitter = EventSplitter()
@@ -100,7 +103,7 @@ async def events_of(
             heard_at = time.monotonic()
         elif time.monotonic() - heard_at > idle_s:
             # Comments keep a connection open for ever; only data is progress.
-            raise _silent(exchange, idle_s)
+            raise _silent(deployment, idle_s)
         kept, error = _passed_on(conveyor, splitter.feed(chunk))
         if kept:
             yield kept
@@ -114,7 +117,7 @@ async def events_of(
     if rest := conveyor.pass_on_rest(splitter.rest()):
         yield rest
     if not conveyor.is_done and not conveyor.is_failed:
-        raise broken(exchange, "ended its stream without finishing the answer")
+        raise broken(deployment, "ended its stream without finishing the answer")
 
 
 def _passed_on(conveyor: Conveyor, events: list[bytes]) -> tuple[bytes, UpstreamError | None]:
@@ -145,24 +148,20 @@ def _keep_last(keep: Keep, events: bytes) -> None:
             keep(written(document(data_of(event) or b"{}").get("response")))
 
 
-def _silent(exchange: Exchange, idle_s: float) -> UpstreamTimeout:
-    deployment = exchange.deployment
-    provider = deployment.provider if deployment else ""
+def _silent(deployment: Deployment, idle_s: float) -> UpstreamTimeout:
     return UpstreamTimeout(
-        f"{provider or 'the provider'} sent nothing but comments for {idle_s:g} s",
+        f"{deployment.provider} sent nothing but comments for {idle_s:g} s",
         phase="idle",
-        provider=provider,
-        deployment=deployment.name if deployment else "",
+        provider=deployment.provider,
+        deployment=deployment.name,
     )
 
 
-def broken(exchange: Exchange, what: str) -> UpstreamBroken:
+def broken(deployment: Deployment, what: str) -> UpstreamBroken:
     """Make the error for an answer that is none."""
-    deployment = exchange.deployment
-    provider = deployment.provider if deployment else ""
     return UpstreamBroken(
-        f"{provider or 'the provider'} {what}",
-        provider=provider,
-        deployment=deployment.name if deployment else "",
+        f"{deployment.provider} {what}",
+        provider=deployment.provider,
+        deployment=deployment.name,
         upstream_status=200,
     )
