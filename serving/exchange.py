@@ -51,6 +51,8 @@ class Exchange:
         Deployments that failed before the one that answered, and how.
     time_unix_s : float
         When it arrived.
+    outcome : str
+        How it ended, once settled.
     """
 
     __slots__ = (
@@ -66,6 +68,7 @@ class Exchange:
         "id",
         "is_stream",
         "losses",
+        "outcome",
         "principal",
         "requested_model",
         "time_unix_s",
@@ -91,6 +94,7 @@ class Exchange:
         self.upstream_dialect = ""
         self.losses: tuple[Loss, ...] = ()
         self.told: tuple[Loss, ...] = ()
+        self.outcome = ""
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -153,6 +157,7 @@ class Exchange:
         if self._is_settled:
             return
         self._is_settled = True
+        self.outcome = outcome
         if self._state is not None and self.deployment is not None:
             self.cost_usd = charge_usd(self.usage, self._state.candidate(self.deployment.candidate).price)
         if self.call is not None:
@@ -162,7 +167,7 @@ class Exchange:
         logs.event(
             "request",
             partial(_logged, record, self.deployment.is_emulated if self.deployment else None),
-            level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
+            level="info" if status < 500 and outcome in ("ok", "replayed", "caller_error") else "warning",
         )
 
     def fail(self, records: RecordStore, error: GatewayError) -> None:

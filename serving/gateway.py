@@ -13,16 +13,19 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from serving.admission import Admission
 from serving.asked import Asked
 from serving.client_api import ClientApi
 from serving.deciding import decide, embedder, order_of
 from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
+from serving.drain import Drain
 from serving.errand import Errand, Relay
-from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotReady, UpstreamBroken, UpstreamError
+from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamBroken, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.failover import Failover
-from serving.fields import document
+from serving.fields import document, request_of
+from serving.idempotency import IdempotencyStore
 from serving.pool import Pool
 from serving.providers.refusals import error_of, failure_of
 from serving.providers.upstream import Upstream, UpstreamResponse
@@ -83,6 +86,12 @@ class Gateway:
     ----------
     state : State or None
         Swapped whole; None until the gateway is ready.
+    admission : Admission
+        Who may come in now.
+    drain : Drain
+        Whether the process is about to end.
+    idempotency : IdempotencyStore
+        Answers that may be asked for again.
     """
 
     def __init__(
@@ -98,6 +107,9 @@ class Gateway:
         self.records = records
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
+        self.admission = Admission()
+        self.drain = Drain()
+        self.idempotency = IdempotencyStore()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -115,6 +127,9 @@ class Gateway:
     def swap(self, state: State) -> None:
         """Serve from another state from now on; requests in flight keep theirs."""
         self.pool.replace(state.candidate_of())
+        server = state.settings.server
+        self.admission.resize(server.max_in_flight, server.queue_wait_s)
+        self.idempotency.keep_for_s = server.idempotency_keep_for_s
         self.state = state
 
     async def answer(
@@ -147,7 +162,7 @@ class Gateway:
             state = self.ready()
             assert exchange.principal is not None, "authenticate before answer()"
             exchange.api = api.dialect.name
-            sent = document(body)
+            sent = request_of(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
             model = state.meant(asked.model)
@@ -172,7 +187,7 @@ class Gateway:
             exchange.fail(self.records, error)
             raise
         except asyncio.CancelledError:
-            exchange.fail(self.records, ClientDisconnected("the client left before it was answered"))
+            exchange.fail(self.records, self.drain.cause())
             raise
         except BaseException:
             exchange.fail(self.records, GatewayError("the gateway failed"))
