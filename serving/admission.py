@@ -236,20 +236,19 @@ class Admission:
 def priority_of(principal: Principal, claim: bytes | None) -> Priority:
     """Return the class of a request: its key's, or a lower one that it claims.
 
-    Whoever is anonymous comes from this machine and may claim any.
+    Whoever is anonymous comes from this machine: normal, and may claim any.
 
     Raises
     ------
     InvalidRequest
         The claim is no class.
     """
-    own = PRIORITIES[principal.priority]
+    is_anonymous = principal is ANONYMOUS
+    own = NORMAL if is_anonymous else PRIORITIES[principal.priority]
     if claim is None:
         return own
     name = PRIORITY_HEADER.decode()
     claimed = PRIORITIES.get(claim.decode("latin-1").strip().lower())
     if claimed is None:
         raise InvalidRequest(f"{name} must be one of {', '.join(PRIORITIES)}", param=name)
-    if principal is ANONYMOUS:
-        return claimed
-    return max(own, claimed, key=lambda row: row.rank)
+    return claimed if is_anonymous or claimed.rank > own.rank else own

@@ -17,7 +17,7 @@
         + NotFound                      404   model_not_found
         + MethodNotAllowed              405   method_not_allowed
         + ReceiveTimeout                408   receive_timeout
-        + IdempotencyConflict           409   idempotency_…            (its answer is being made, or was not kept)
+        + IdempotencyConflict           409   idempotency_in_progress  (its answer is being made, or was not kept)
         + BodyTooLarge                  413   body_too_large
         + UnsupportedEncoding           415   unsupported_encoding
         + IdempotencyKeyReused          422   idempotency_key_reused

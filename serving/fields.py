@@ -52,7 +52,7 @@ def request_of(body: bytes) -> dict[str, object]:
     sent = document(body)
     # Where no more is opened than may be nested, nothing is nested too deep: two searches, and most bodies are through.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deep(sent):
-        raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="too_deep")
+        raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
     for name in ("messages", "input"):
         items = sent.get(name)
         # A list of words or numbers is text to embed.
