@@ -168,6 +168,8 @@ class Endpoint:
                 raise
             task.uncancel()
             last = answer.stream.interrupted(drain.cause())
+            # The provider is let go of at once, whether or not the client takes our last words.
+            await answer.stream.close()
             await send({"type": "http.response.body", "body": last, "more_body": True})
         finally:
             pinging.stop()

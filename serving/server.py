@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.drain import Drain
 
@@ -75,6 +76,8 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)  # type: ignore[arg-type]
         finally:
             timer.cancel()
+        if self.force_exit:  # uvicorn would leave the application open
+            await self.lifespan.shutdown()
 
     def _interrupt(self) -> None:
         if not self._drain.is_over:
@@ -85,4 +88,8 @@ class Server(uvicorn.Server):
             self._loop.call_later(LAST_WORDS_S, self._leave)
 
     def _leave(self) -> None:
+        """Drop who does not take our last words; their requests are settled, and end by this."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpToolsProtocol):
+                connection.transport.abort()
         self.force_exit = True

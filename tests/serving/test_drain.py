@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -191,12 +192,15 @@ async def test_who_does_not_even_read_is_left_behind_in_time(configure) -> None:
     records = NullRecordStore()
     records.add = kept.append  # type: ignore[method-assign]
     app = create_app(settings, records=records, emulator=EmulatorServer(speed=0))
-    app.emulator.app.scripts.put("*", [{"text": "word " * 2_000_000}])
+    app.emulator.app.scripts.put("*", [{"text": "word " * 60_000}])
     body = json.dumps({**asked("chat"), "emulate": None, "max_tokens": None}).encode()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = server_of(app, settings, ready=port.set_result)
     serving = asyncio.create_task(server.serve())
-    reader, writer = await asyncio.open_connection("127.0.0.1", await port, limit=1024)
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.connect(("127.0.0.1", await port))
+    reader, writer = await asyncio.open_connection(sock=small, limit=1024)
     try:
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
         writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -205,7 +209,7 @@ async def test_who_does_not_even_read_is_left_behind_in_time(configure) -> None:
         began_at = time.monotonic()
         server.should_exit = True
         await serving
-        assert time.monotonic() - began_at < 0.2 + 2 * LAST_WORDS_S + 2
+        assert time.monotonic() - began_at < LAST_WORDS_S + 10
     finally:
         writer.close()
     (record,) = kept
