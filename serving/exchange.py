@@ -55,6 +55,8 @@ class Exchange:
         Deployments that failed before the one that answered, and how.
     time_unix_s : float
         When it arrived.
+    outcome : str
+        How it ended, once settled.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class Exchange:
         "id",
         "is_stream",
         "is_usage_estimated",
+        "outcome",
         "principal",
         "requested_model",
         "time_unix_s",
@@ -91,6 +94,7 @@ class Exchange:
         self.attempts: tuple[tuple[str, str], ...] = ()
         self.is_usage_estimated = False
         self._prompt: Prompt | None = None
+        self.outcome = ""
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -179,12 +183,13 @@ class Exchange:
             self.cost_usd = charge_usd(self.usage, self._state.candidate(attempt.deployment.candidate).price)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
+        self.outcome = outcome
         record = self._record(outcome, status)
         records.add(record)
         logs.event(
             "request",
             partial(_logged, record, attempt.deployment.is_emulated if attempt else None),
-            level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
+            level="info" if status < 500 and outcome in ("ok", "replayed", "caller_error") else "warning",
         )
 
     def fail(self, records: RecordStore, error: GatewayError) -> None:

@@ -14,18 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from serving.admission import Admission
 from serving.asked import Asked
 from serving.attempt import Attempt
 from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
 from serving.deciding import decide, embedder, order_of
+from serving.drain import Drain
 from serving.errand import Errand
-from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotReady, UpstreamError
+from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.failover import Failover
-from serving.fields import document
+from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
+from serving.idempotency import IdempotencyStore
 from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
@@ -84,6 +87,12 @@ class Gateway:
         Swapped whole; None until the gateway is ready.
     hedges : RetryBudget
         Of second attempts beside slow ones.
+    admission : Admission
+        Who may come in now.
+    drain : Drain
+        Whether the process is about to end.
+    idempotency : IdempotencyStore
+        Answers that may be asked for again.
     """
 
     def __init__(
@@ -100,6 +109,9 @@ class Gateway:
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
         self.hedges = RetryBudget(0.0)
+        self.admission = Admission()
+        self.drain = Drain()
+        self.idempotency = IdempotencyStore()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -118,6 +130,9 @@ class Gateway:
         """Serve from another state from now on; requests in flight keep theirs."""
         self.pool.replace(state.candidate_of())
         self.hedges = RetryBudget(state.settings.server.hedge_share, per_s=0.0, most=1.0)
+        server = state.settings.server
+        self.admission.resize(server.max_in_flight, server.queue_wait_s)
+        self.idempotency.keep_for_s = server.idempotency_keep_for_s
         self.state = state
 
     async def answer(
@@ -150,7 +165,7 @@ class Gateway:
             state = self.ready()
             assert exchange.principal is not None, "authenticate before answer()"
             exchange.api = api.dialect.name
-            sent = document(body)
+            sent = request_of(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
             model = state.meant(asked.model)
@@ -177,7 +192,7 @@ class Gateway:
         except asyncio.CancelledError:
             # A stream was cut off before its first word; of a whole answer nobody knows how far it had come.
             exchange.cut_off(0 if exchange.is_stream else None)
-            exchange.fail(self.records, ClientDisconnected("the client left before it was answered"))
+            exchange.fail(self.records, self.drain.cause())
             raise
         except BaseException:
             exchange.fail(self.records, GatewayError("the gateway failed"))

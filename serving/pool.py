@@ -17,7 +17,7 @@ from serving.health import Health, RetryBudget
 from serving.latency import Durations, TokenRate
 
 #: Outcomes that say nothing about the deployment.
-_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken"})
+_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken", "shutting_down"})
 #: Answers by which it is known how slow is slow.
 _N_KNOWN = 20
 

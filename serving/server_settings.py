@@ -68,9 +68,31 @@ class ServerSettings:
         default=2.0,
         metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),
     )
+    max_in_flight: int = field(
+        default=1000,
+        metadata=about(
+            tables.count(1), "Most requests in flight; a fifth of the places is kept for the priority high."
+        ),
+    )
+    queue_wait_s: float = field(
+        default=0.25,
+        metadata=about(tables.number(0), "Longest wait for a place among them; then 503 (529 on Messages).", "s"),
+    )
+    idempotency_keep_for_s: float = field(
+        default=600.0,
+        metadata=about(
+            tables.number(0),
+            "How long answers are kept in memory, to be repeated to the same Idempotency-Key; 0 is never.",
+            "s",
+        ),
+    )
     shutdown_timeout_s: float = field(
         default=30.0,
-        metadata=about(tables.number(0), "How long requests in flight may finish after SIGTERM.", "s"),
+        metadata=about(
+            tables.number(0),
+            "How long requests in flight may finish after SIGTERM; then streams end with an error event.",
+            "s",
+        ),
     )
     state_secret_env: str | None = field(
         default=None,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from serving.asked import written
 from serving.deployment import Deployment
 from serving.errand import Conveyor
-from serving.errors import ClientDisconnected, UpstreamBroken, UpstreamError, UpstreamTimeout
+from serving.errors import ClientDisconnected, GatewayError, UpstreamBroken, UpstreamError, UpstreamTimeout
 from serving.exchange import Exchange
 from serving.fields import document
 from serving.providers.upstream import UpstreamResponse
@@ -51,7 +51,7 @@ class StreamedAnswer:
         self._events = events
         self._keep = keep
         self._pending = pending
-        self._failure: UpstreamError | None = None
+        self._failure: GatewayError | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._first
@@ -67,6 +67,13 @@ class StreamedAnswer:
             yield self._conveyor.broken(error)
         if self._keep is not None and self._conveyor.is_done:
             _keep_last(self._keep, last)
+
+    def interrupted(self, error: GatewayError) -> bytes:
+        """Note that we end the stream ourselves; return the event that says so, nothing where it has its end."""
+        if self._failure is not None or self._conveyor.is_done or self._conveyor.is_failed:
+            return b""
+        self._failure = error
+        return self._conveyor.broken(error)
 
     async def close(self) -> None:
         """Settle, then let go of the provider; idempotent.
