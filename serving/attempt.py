@@ -44,9 +44,9 @@ class Attempt:
             () if mode == "silent" else tuple(loss for loss in relay.losses if not loss.is_hint)
         )
 
-    def begin(self, pool: Pool) -> None:
+    def begin(self, pool: Pool, is_stream: bool) -> None:
         """Start the pool's clock."""
-        self.call = pool.begin(self.deployment.name)
+        self.call = pool.begin(self.deployment.name, is_stream)
 
     def first_content(self) -> None:
         """Note that the answer itself has begun to come."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from router.pricing import Usage
 from serving.attempt import Attempt
 from serving.dialects.registry import DIALECTS
 from serving.errand import Conveyor
-from serving.errors import UpstreamBroken
+from serving.errors import UpstreamBroken, UpstreamTimeout
 from serving.providers.refusals import error_of, failure_of
 from serving.providers.upstream import Upstream, UpstreamRequest, UpstreamResponse
 from serving.streamed_answer import broken, events_of
@@ -54,14 +55,25 @@ class BegunStream(NamedTuple):
     pending: asyncio.Future[bytes | None] | None
 
 
-async def begin(upstream: Upstream, attempt: Attempt, request: UpstreamRequest, is_stream: bool) -> Begun:
+async def begin(upstream: Upstream, attempt: Attempt, request: UpstreamRequest, content_s: float | None) -> Begun:
     """Call a deployment and wait until its answer has begun.
+
+    Parameters
+    ----------
+    upstream : Upstream
+    attempt : Attempt
+    request : UpstreamRequest
+    content_s : float or None
+        How long the first content of a stream is waited for, perhaps for ever; None for a whole answer.
 
     Raises
     ------
     UpstreamError
         It did not; nothing was sent to the client, and the response is closed.
     """
+    content_by = None
+    if content_s is not None and content_s < inf:
+        content_by = asyncio.get_running_loop().time() + content_s
     response = await upstream.send(request)
     try:
         if response.status >= 400:
@@ -74,9 +86,18 @@ async def begin(upstream: Upstream, attempt: Attempt, request: UpstreamRequest, 
                 dialect=DIALECTS[attempt.relay.line.dialect],
                 is_translated=attempt.relay.is_translated,
             )
-        if is_stream:
+        if content_s is None:
+            return await _whole(attempt, response)
+        async with asyncio.timeout_at(content_by):
             return await _streamed(attempt, response, request.idle_timeout_s)
-        return await _whole(attempt, response)
+    except TimeoutError:
+        await response.close()
+        raise UpstreamTimeout(
+            f"{attempt.deployment.provider} sent no content within {content_s:g} s",
+            phase="first_byte",
+            provider=attempt.deployment.provider,
+            deployment=attempt.deployment.name,
+        ) from None
     except BaseException:
         await response.close()
         raise

@@ -8,6 +8,7 @@ Entry point: :func:`control_api`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from serving.errors import NotFound
 from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
+from serving.metrics import CONTENT_TYPE, Observed, exposition
 from serving.pool import DeploymentStatus
 from serving.records import RecordStatus
 from serving.state import State
@@ -145,6 +147,7 @@ def control_api(gateway: Gateway) -> APIRouter:
     APIRouter
     """
     api = APIRouter()
+    started_unix_s = time.time()
 
     async def principal(request: Request) -> Principal:
         return gateway.ready().keys.authenticate(request.scope["headers"])
@@ -216,7 +219,10 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
     async def pool(caller: Principal = asking) -> PoolView:
-        """Show candidates, prices, capabilities, the live status of their deployments, and that of the records."""
+        """Show candidates, prices, capabilities, the live status of their deployments, and that of the records.
+
+        All of it is of the requests that passed: nothing is probed, which would cost money.
+        """
         state = gateway.ready()
         status = {row.deployment: row for row in gateway.pool.snapshot()}
         return PoolView(
@@ -231,6 +237,31 @@ def control_api(gateway: Gateway) -> APIRouter:
                 for candidate in state.candidates.values()
                 if caller.may_use(candidate.name)
             ],
+        )
+
+    @api.get(
+        "/metrics",
+        tags=["health"],
+        dependencies=asks_key,
+        response_class=Response,
+        responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}},
+    )
+    async def scrape(caller: Principal = asking) -> Response:
+        """Expose the pool's counts to Prometheus: requests, times, tokens, costs, health, and the records'."""
+        state = gateway.ready()
+        return Response(
+            exposition(
+                Observed(
+                    deployments=[row for row in gateway.pool.snapshot() if caller.may_use(row.candidate)],
+                    histograms=gateway.pool.histograms(),
+                    retries=gateway.pool.retries,
+                    records=gateway.records.status(),
+                    bundle=state.bundle_id,
+                    loaded_unix_s=state.loaded_unix_s,
+                    started_unix_s=started_unix_s,
+                )
+            ),
+            media_type=CONTENT_TYPE,
         )
 
     return api

@@ -182,7 +182,7 @@ class Exchange:
         if self._state is not None and attempt is not None:
             self.cost_usd = charge_usd(self.usage, self._state.candidate(attempt.deployment.candidate).price)
         if attempt is not None and attempt.call is not None:
-            attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
+            attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome
         record = self._record(outcome, status)
         records.add(record)

@@ -207,6 +207,7 @@ class Gateway:
             job.state.deployments,
             max_attempts=job.state.settings.server.max_attempts,
             until=job.until,
+            is_stream=job.asked.is_stream,
         )
         name = failover.first()
         failure: UpstreamError | None = None
@@ -255,7 +256,7 @@ class Gateway:
         """Wait until an attempt has begun to answer, or the one that was begun beside it."""
         after_s = self._hedge_after_s(job, attempt)
         if after_s is None:
-            return await self._begin(job, attempt)
+            return await self._begin(job, failover, attempt)
         exchange = job.exchange
         running = [attempt]
 
@@ -271,7 +272,7 @@ class Gateway:
             running.remove(one)
             exchange.attempt = running[0]
 
-        winner, begun = await race(attempt, partial(self._begin, job), rival, after_s, failed)
+        winner, begun = await race(attempt, partial(self._begin, job, failover), rival, after_s, failed)
         exchange.attempt = winner
         for slower in running:
             if slower is not winner:
@@ -285,8 +286,10 @@ class Gateway:
         self.hedges.earn(self.pool.now())
         return self.pool.slow_after_s(attempt.deployment.name, job.asked.is_stream)
 
-    async def _begin(self, job: Job, attempt: Attempt) -> Begun:
-        attempt.begin(self.pool)
+    async def _begin(self, job: Job, failover: Failover, attempt: Attempt) -> Begun:
+        is_stream = job.asked.is_stream
+        content_s = failover.first_content_s(attempt.deployment.name)
+        attempt.begin(self.pool, is_stream)
         request = to_send(
             job.state.settings.server,
             attempt.deployment,
@@ -297,8 +300,9 @@ class Gateway:
             is_translated=attempt.relay.is_translated,
             query=job.query,
             left_s=job.until - self.pool.now(),
+            first_byte_s=content_s,
         )
-        return await begin(self.upstream, attempt, request, job.asked.is_stream)
+        return await begin(self.upstream, attempt, request, content_s if is_stream else None)
 
     def _answer(self, job: Job, begun: Begun) -> Answer:
         """Give the client what has begun; a whole answer is settled here, a stream when it is closed."""

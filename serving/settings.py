@@ -243,6 +243,20 @@ def state_secret(settings: Settings) -> bytes | None:
     return secret.encode()
 
 
+def client_key(variable: str) -> str:
+    """Read the key that a command shows a gateway out of the environment.
+
+    Raises
+    ------
+    SettingsError
+        The variable is not set; names it.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise SettingsError(f"--key-env: the environment variable {variable} is not set (a key of the gateway)")
+    return key
+
+
 def reference() -> tuple[tables.Row, ...]:
     """Return every key with default, unit and help: the table that ``turnout settings`` prints."""
     return tuple(tables.described(Settings))

@@ -681,7 +681,7 @@ async def given(case: Case) -> tuple[bytes, bool]:
 
     attempt = Attempt(DEPLOYMENTS[case.upstream], relay)
     try:
-        begun = await begin(SimpleNamespace(send=send), attempt, SimpleNamespace(idle_timeout_s=inf), True)  # type: ignore[arg-type]
+        begun = await begin(SimpleNamespace(send=send), attempt, SimpleNamespace(idle_timeout_s=inf), inf)  # type: ignore[arg-type]
     except UpstreamError as error:
         check(error.status >= 400, "an error has no status of one")
         return b"", False
