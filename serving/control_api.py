@@ -18,6 +18,7 @@ from fastapi.security import HTTPBearer
 from router import Candidate, Explanation, Policy, Price
 from router.domain import Capabilities
 from serving import fields
+from serving.admission import AdmissionStatus
 from serving.asked import parse_chat as parse
 from serving.deciding import decide, models_for
 from serving.errors import NotFound
@@ -120,13 +121,17 @@ class PoolCandidate:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The whole pool as it is now; ``records`` says whether the records of requests are still being kept."""
+    """The whole pool as it is now; ``records`` says whether the records of requests are still being kept.
+
+    ``admission`` says how much is in hand and how much was turned away.
+    """
 
     bundle: str
     loaded_unix_s: float
     default_preset: str
     presets: Mapping[str, Policy]
     records: RecordStatus
+    admission: AdmissionStatus
     candidates: list[PoolCandidate]
 
 
@@ -157,13 +162,14 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.get("/readyz", tags=["health"], responses={503: {"description": "Not yet, or no longer."}})
     async def readyz() -> Health:
-        """Say whether requests can be served: 503 until bundle and provider connections are ready."""
+        """Say whether requests can be served: 503 until bundle and connections are ready, and from SIGTERM on."""
+        gateway.drain.check()
         return Health("ready", gateway.ready().bundle_id)
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
     async def route(request: Request, caller: Principal = asking) -> Explanation:
         """Decide, call nobody: the body of a chat completion, or just a prompt."""
-        body = fields.document(await request.body())
+        body = fields.request_of(await request.body())
         prompt = fields.optional(body, "prompt", str, "a string")
         if prompt is not None:
             body["messages"] = [{"role": "user", "content": prompt}]
@@ -225,6 +231,7 @@ def control_api(gateway: Gateway) -> APIRouter:
             default_preset=state.settings.routing.default,
             presets=state.router.presets,
             records=gateway.records.status(),
+            admission=gateway.admission.status(),
             candidates=[
                 _pool_candidate(state, candidate, status)
                 for candidate in state.candidates.values()

@@ -17,6 +17,7 @@ from math import inf
 
 from router import Candidate
 from serving.errors import UpstreamError, UpstreamOverloaded
+from serving.health import RetryBudget
 from serving.pool import Pool
 
 #: Codes of refusals that are about length: another candidate may read more.
@@ -152,6 +153,14 @@ class Failover:
         if name is not None:
             self._tried.append(name)
         return name
+
+    def beside(self, hedges: RetryBudget) -> str | None:
+        """Name a deployment to be asked beside one that is slow, where attempts and budget are left for it."""
+        now = self._pool.now()
+        if self._n_attempts >= self._max_attempts or now >= self._until:
+            return None
+        name = self._next()
+        return self._begun(name) if name is not None and hedges.take(now) else None
 
     def _next(self, *, or_ejected: bool = False) -> str | None:
         for candidate in self._order:

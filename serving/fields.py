@@ -16,6 +16,10 @@ from serving.errors import InvalidRequest
 
 T = TypeVar("T")
 
+#: Levels of objects and lists in a request, and messages or items of one conversation.
+MAX_DEPTH = 64
+MAX_ITEMS = 2_000
+
 _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "a list", type(None): "nothing"}
 
 
@@ -35,6 +39,26 @@ def document(body: bytes) -> dict[str, object]:
     if not isinstance(parsed, dict):
         raise InvalidRequest(f"the body must be a JSON object, got {shown(parsed)}", code="invalid_json")
     return parsed
+
+
+def request_of(body: bytes) -> dict[str, object]:
+    """Read the body of a request as one JSON object, no deeper and with no more messages than anybody needs.
+
+    Raises
+    ------
+    InvalidRequest
+        It is none, or beyond :data:`MAX_DEPTH` or :data:`MAX_ITEMS`.
+    """
+    sent = document(body)
+    # Where no more is opened than may be nested, nothing is nested too deep: two searches, and most bodies are through.
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deep(sent):
+        raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
+    for name in ("messages", "input"):
+        items = sent.get(name)
+        # A list of words or numbers is text to embed.
+        if isinstance(items, list) and len(items) > MAX_ITEMS and isinstance(items[0], dict):
+            raise InvalidRequest(f"{name} may hold at most {MAX_ITEMS} items, got {len(items)}", param=name)
+    return sent
 
 
 def optional(body: Mapping[str, object], key: str, kind: type[T], expected: str, at: str = "") -> T | None:
@@ -87,6 +111,21 @@ def wrong(param: str, value: object, expected: str) -> InvalidRequest:
             f"{param} is missing: expected {expected}", param=param, code="missing_required_parameter"
         )
     return InvalidRequest(f"{param} must be {expected}, got {shown(value)}", param=param)
+
+
+def _is_deep(document: dict[str, object]) -> bool:
+    """Say whether containers stand deeper than allowed: level by level, each value looked at once at most."""
+    level: list[object] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            value
+            for holder in level
+            for value in (holder.values() if type(holder) is dict else holder)  # type: ignore[attr-defined]
+            if type(value) is dict or type(value) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def shown(value: object) -> str:

@@ -21,6 +21,8 @@ from serving.tally import Call, DeploymentStatus, Tally
 
 __all__ = ["Call", "DeploymentStatus", "Pool"]
 
+#: Answers by which it is known how slow is slow.
+_N_KNOWN = 20
 #: An answer that is so much older than another's says no more how fast a deployment is: it gets its turn again.
 STALE_S = 600.0
 #: For how long the speeds of candidates are taken as they were.
@@ -244,6 +246,14 @@ class Pool:
         tallies = [d for d in tallies if d.health.is_available(now)] or tallies
         known = [d.speed() for d in tallies if d.answered_at >= since]
         return min((s for s in known if s is not None), key=_typical_s, default=None)
+
+    def slow_after_s(self, deployment: str, is_stream: bool) -> float | None:
+        """Return after which time without content a call is slower than 95 in 100; None until enough are known."""
+        status = self._by_name.get(deployment)
+        if status is None:
+            return None
+        seen = status.durations(is_stream)
+        return seen.quantile_s(0.95) if seen.n_recent() >= _N_KNOWN else None
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
         """Return the status of every deployment, in the order of the settings."""

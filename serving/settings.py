@@ -92,6 +92,13 @@ class KeySettings:
         default=("*",),
         metadata=about(tables.globs, "Globs on the candidates it may use, by name or through auto."),
     )
+    priority: str = field(
+        default="normal",
+        metadata=about(
+            tables.choice("high", "normal", "batch"),
+            "The highest its requests may ask for when there is too much to do.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from serving.latency import Durations, Timing, TokenRate
 from serving.recent import Recent
 
 #: Outcomes that say nothing about the deployment.
-_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error"})
+_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken", "shutting_down"})
 _THROTTLED = "overloaded"
 #: A deadline is this many times the 99 % quantile, once so many answers are known; the least and the longest of it,
 #: the longest of streamed answers only: a whole answer may be long.

@@ -200,7 +200,7 @@ async def test_comments_are_no_progress(start) -> None:
 
 @pytest.mark.parametrize("api", PATHS)
 async def test_one_that_thinks_in_silence_is_not_waited_for_in_silence(start, monkeypatch, api: str) -> None:
-    monkeypatch.setattr("serving.gateway.HOLD_S", 0.05)
+    monkeypatch.setattr("serving.beginning.HOLD_S", 0.05)
     monkeypatch.setattr("serving.endpoints.PING_AFTER_S", 0.05)
     async with start(TWO_WAYS, server=server_of()) as gateway:
         gateway.provider.faults.put("*", Fault(event_delay_s=0.2))
