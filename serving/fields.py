@@ -19,6 +19,13 @@ T = TypeVar("T")
 #: Levels of objects and lists in a request, and messages or items of one conversation.
 MAX_DEPTH = 64
 MAX_ITEMS = 2_000
+#: Of what orjson writes.
+_WRITER_LEVELS = 254
+#: As many lists in each other as the writer takes more than we do; made once: each costs.
+_INNERMOST: list[object] = []
+_LEVELS = _INNERMOST
+for _ in range(_WRITER_LEVELS - MAX_DEPTH - 1):
+    _LEVELS = [_LEVELS]
 
 _KINDS: Mapping[type, str] = {str: "a string", dict: "an object", list: "a list", type(None): "nothing"}
 
@@ -50,8 +57,7 @@ def request_of(body: bytes) -> dict[str, object]:
         It is none, or beyond :data:`MAX_DEPTH` or :data:`MAX_ITEMS`.
     """
     sent = document(body)
-    # Where no more is opened than may be nested, nothing is nested too deep: two searches, and most bodies are through.
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deep(sent):
+    if _is_deep(sent):
         raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
     for name in ("messages", "input"):
         items = sent.get(name)
@@ -113,19 +119,20 @@ def wrong(param: str, value: object, expected: str) -> InvalidRequest:
     return InvalidRequest(f"{param} must be {expected}, got {shown(value)}", param=param)
 
 
-def _is_deep(document: dict[str, object]) -> bool:
-    """Say whether containers stand deeper than allowed: level by level, each value looked at once at most."""
-    level: list[object] = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            value
-            for holder in level
-            for value in (holder.values() if type(holder) is dict else holder)  # type: ignore[attr-defined]
-            if type(value) is dict or type(value) is list
-        ]
-        if not level:
-            return False
-    return True
+def _is_deep(sent: object) -> bool:
+    """Say whether a document is nested deeper than allowed.
+
+    The writer refuses more than 254 levels and takes a tenth of the reader's time, less than any look from here, even
+    than counting brackets; so the document is given the levels that make the difference.
+    """
+    _INNERMOST[:] = [sent]
+    try:
+        orjson.dumps(_LEVELS)
+    except orjson.JSONEncodeError:
+        return True
+    finally:
+        _INNERMOST.clear()
+    return False
 
 
 def shown(value: object) -> str:
