@@ -45,9 +45,9 @@ class Api:
     piece_of: Callable[[Json], str]
     ends: Callable[[Json], str]
 
-    def body(self, model: str, text: str, *, is_stream: bool = False) -> bytes:
-        """Write a request."""
-        return orjson.dumps(self.body_of(model, text, is_stream))
+    def body(self, model: str, text: str, *, is_stream: bool = False, more: Json | None = None) -> bytes:
+        """Write a request, with more fields where there are any."""
+        return orjson.dumps({**self.body_of(model, text, is_stream), **(more or {})})
 
     def said(self, body: bytes) -> str:
         """Return the text of a whole answer; "" where there is none to be found."""

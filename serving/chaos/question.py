@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.chaos.api import CHAT, Api, is_answer_to
+from serving.chaos.api import CHAT, Api, Json, is_answer_to
 from serving.chaos.client import Ask, Reply
 from serving.chaos.load import Asking, Judging
 from serving.chaos.scratch import MODELS
@@ -16,11 +16,18 @@ from serving.chaos.scratch import MODELS
 PIECE_MARK = b'"~'
 
 
-def asking(candidate: str = "pair", api: Api = CHAT, *, timeout_s: float = 30.0, is_stream: bool = False) -> Asking:
+def asking(
+    candidate: str = "pair",
+    api: Api = CHAT,
+    *,
+    timeout_s: float = 30.0,
+    is_stream: bool = False,
+    more: Json | None = None,
+) -> Asking:
     """Return what makes the request of a number."""
 
     def ask(number: int) -> Ask:
-        body = api.body(candidate, f"{number} + 1", is_stream=is_stream)
+        body = api.body(candidate, f"{number} + 1", is_stream=is_stream, more=more)
         return Ask(body, api.path, timeout_s=timeout_s)
 
     return ask

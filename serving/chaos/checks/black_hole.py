@@ -16,7 +16,7 @@ from serving.chaos.verdict import Measured
 #: A provider's own time, so that "1.2 × normal" is said of something longer than the noise of a machine.
 _NORMAL = ProxyFault(latency_s=0.08)
 _PER_S = 60.0
-_LOOK_EVERY_S = 0.05
+_LOOK_EVERY_S = 0.01
 
 
 async def black_hole(scratch: Scratch) -> Measured:
@@ -30,7 +30,7 @@ async def black_hole(scratch: Scratch) -> Measured:
         fell_s, duration_s = loop.time(), scratch.of(8.0, 40.0)
         watching = asyncio.create_task(_ejection(gateway, fell_s + duration_s))
         during = await open_loop(client, asking(), is_right(), per_s=_PER_S, duration_s=duration_s, first=200_000)
-        ejected_s, n_errors, n_in_flight = await watching
+        ejected_s, n_before, n_by_then, n_in_flight = await watching
         if ejected_s is None:
             return Measured({"requests": during.n}, "never ejected; " + during.failures())
         # Those that were sent there before may have to wait for a second provider still: they began earlier.
@@ -38,7 +38,9 @@ async def black_hole(scratch: Scratch) -> Measured:
         n_probes = len(scratch.alpha.arrivals_since(ejected_s + 0.1))
         return Measured(
             {
-                "failures_until_ejected": n_errors,
+                # Between two looks: those before the first of them were not enough, and one more was, or several at once.
+                "failures_until_ejected": n_before + 1,
+                "failures_seen_when_ejected": n_by_then,
                 "in_flight_at_ejection": n_in_flight,
                 "ejected_after": ejected_s - fell_s,
                 "p99_after_against_normal": after.quantile_s(0.99) / before.quantile_s(0.99),
@@ -50,15 +52,18 @@ async def black_hole(scratch: Scratch) -> Measured:
         )
 
 
-async def _ejection(gateway: Gateway, until_s: float) -> tuple[float | None, float, float]:
-    """Return when the black hole was seen to be ejected, its errors by then, and what was in flight there."""
+async def _ejection(gateway: Gateway, until_s: float) -> tuple[float | None, float, float, float]:
+    """Return when the black hole was seen to be ejected, its errors just before and by then, and its in-flight."""
     loop = asyncio.get_running_loop()
+    n_before = 0.0
     while loop.time() < until_s:
         status = await gateway.status_of("alpha")
+        n_errors = _number(status, "n_errors")
         if _number(status, "ejected_for_s") > 0:
-            return loop.time(), _number(status, "n_errors"), _number(status, "n_in_flight")
+            return loop.time(), min(n_before, n_errors - 1), n_errors, _number(status, "n_in_flight")
+        n_before = n_errors
         await asyncio.sleep(_LOOK_EVERY_S)
-    return None, 0.0, 0.0
+    return None, 0.0, 0.0, 0.0
 
 
 def _number(status: dict[str, object], name: str) -> float:

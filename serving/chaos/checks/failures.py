@@ -14,34 +14,39 @@ from serving.chaos.question import asking, is_right
 from serving.chaos.scratch import Scratch
 from serving.chaos.verdict import Measured
 
-#: 5 % of the answers, three fifths of them 429, half of these with a time to wait.
-MIXED = Weather(
-    (
-        (0.015, ProxyFault(status=429)),
-        (0.015, ProxyFault(status=429, retry_after_s=1.0)),
-        (0.007, ProxyFault(status=500)),
-        (0.006, RESET),
-        (0.007, ProxyFault(status=503)),
-    )
-)
+_OTHERS = ((0.007, ProxyFault(status=500)), (0.006, RESET), (0.007, ProxyFault(status=503)))
+#: 5 % of the answers, three fifths of them 429.
+MIXED = Weather(((0.03, ProxyFault(status=429)), *_OTHERS))
+#: The same, and each 429 says how long to wait.
+MIXED_WITH_WAITS = Weather(((0.03, ProxyFault(status=429, retry_after_s=1.0)), *_OTHERS))
 RETRY_AFTER_S = 5.0
+_PER_S = 100.0
 #: What is under way when the first 429 comes back is a burst that nobody could have held back.
 _BURST_S = 0.25
 
 
 async def random_failures(scratch: Scratch) -> Measured:
-    """Ask 10,000 questions while both providers fail at random."""
+    """Ask 10,000 questions while both providers fail at random; then a few at a modest rate while 429s name a time.
+
+    The second part has no bound: where both say "leave me alone" at once, a refusal is what they asked for.
+    """
     async with scratch.gateway() as gateway:
         scratch.alpha.weather = scratch.beta.weather = MIXED
         n = int(scratch.of(600, 10_000))
         tally = await closed_loop(gateway.client, asking(), is_right(), n_connections=16, n=n)
         n_struck = sum(a.ending == "fault" for p in (scratch.alpha, scratch.beta) for a in p.arrivals)
+        n_attempts = max(1, scratch.n_arrivals)
+        scratch.alpha.weather = scratch.beta.weather = MIXED_WITH_WAITS
+        duration_s = scratch.of(2.0, 15.0)
+        told = await open_loop(gateway.client, asking(), is_right(), per_s=20, duration_s=duration_s, first=100_000)
         return Measured(
             {
                 "visible_failures": tally.failed_share,
                 "requests": tally.n,
-                "attempts_struck": n_struck / max(1, scratch.n_arrivals),
+                "attempts_struck": n_struck / n_attempts,
+                "attempts_per_request": n_attempts / n,
                 "requests_per_s": tally.per_s(),
+                "visible_failures_where_429s_name_a_time": told.failed_share,
             },
             tally.failures(),
         )
@@ -50,9 +55,12 @@ async def random_failures(scratch: Scratch) -> Measured:
 async def throttled(scratch: Scratch) -> Measured:
     """Let one provider answer 429 with a time to wait, always."""
     async with scratch.gateway() as gateway:
+        await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=1.0, first=100_000)
+        before = await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=2.0, first=200_000)
+        scratch.calm()
         scratch.alpha.weather = always(ProxyFault(status=429, retry_after_s=RETRY_AFTER_S))
         duration_s = scratch.of(5.5, 26.0)
-        tally = await open_loop(gateway.client, asking(), is_right(), per_s=100, duration_s=duration_s)
+        tally = await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=duration_s)
         arrivals = [arrival.at_s for arrival in scratch.alpha.arrivals]
         first_s = arrivals[0] if arrivals else 0.0
         n_burst = sum(at_s <= first_s + _BURST_S for at_s in arrivals)
@@ -63,7 +71,8 @@ async def throttled(scratch: Scratch) -> Measured:
                 "requests_per_5_s_after_the_first_burst": n_after / max(1.0, (duration_s - _BURST_S) // RETRY_AFTER_S),
                 "first_burst": n_burst,
                 "all_told": len(arrivals),
-                "added_p99": tally.quantile_s(0.99),
+                "added_p99": tally.quantile_s(0.99) - before.quantile_s(0.99),
+                "normal_p99": before.quantile_s(0.99),
             },
             tally.failures(),
         )

@@ -28,11 +28,8 @@ async def streams(scratch: Scratch) -> Measured:
         text = "".join(pieces("plain", n_chunks))
         await scratch.script("plain", text)
         await scratch.pace("plain", _EVENT_EVERY_S)
-        bare = await _read(scratch.provider, n)
-        watching = asyncio.create_task(_longest_stall_s(gateway.client))
-        ours = await _read(gateway.client, n)
-        watching.cancel()
-        stall_s = (await asyncio.gather(watching, return_exceptions=True))[0]
+        bare, bare_stall_s = await _watched(scratch.provider, "/v1/models", n)
+        ours, stall_s = await _watched(gateway.client, "/healthz", n)
         told = [CHAT.told(bytes(reply.body)) for reply in ours]
         n_complete = sum(one.ending == "done" and one.text == text for one in told)
         gaps_s, bare_gaps_s = ([reply.longest_gap_s() for reply in replies] for replies in (ours, bare))
@@ -40,7 +37,9 @@ async def streams(scratch: Scratch) -> Measured:
             {
                 "complete": n_complete / n,
                 "longest_gap_added": max(gaps_s) - max(bare_gaps_s),
-                "loop_stall": stall_s if isinstance(stall_s, float) else float("nan"),
+                "loop_stall_added": stall_s - bare_stall_s,
+                "loop_stall": stall_s,
+                "loop_stall_bare": bare_stall_s,
                 "longest_gap": max(gaps_s),
                 "longest_gap_bare": max(bare_gaps_s),
                 "median_longest_gap_added": quantile(gaps_s, 0.5) - quantile(bare_gaps_s, 0.5),
@@ -77,24 +76,33 @@ async def first_chunk(scratch: Scratch) -> Measured:
         )
 
 
+async def _watched(client: Client, quiet_path: str, n: int) -> tuple[list[Reply], float]:
+    """Read so many streams at once; return them, and the longest that a quiet page took meanwhile, in seconds."""
+    stalls_s: list[float] = []
+
+    async def look() -> None:
+        while True:
+            stalls_s.append((await client.get(quiet_path)).total_s)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    looking = asyncio.create_task(look())
+    try:
+        replies = await _read(client, n)
+    finally:
+        looking.cancel()
+    return replies, max(stalls_s, default=0.0)
+
+
 async def _read(client: Client, n: int) -> list[Reply]:
-    """Read so many streams at once, begun evenly over the time between two chunks."""
-    ask = asking("plain", is_stream=True, timeout_s=120.0)
+    """Read so many streams at once, begun evenly over the time between two chunks.
+
+    All of them ask for the usage: the gateway asks for it anyway, and what it kept from the client would look like
+    a pause.
+    """
+    ask = asking("plain", is_stream=True, timeout_s=120.0, more={"stream_options": {"include_usage": True}})
 
     async def read(number: int) -> Reply:
         await asyncio.sleep(_EVENT_EVERY_S * number / n)
         return await client.ask(ask(number))
 
     return list(await asyncio.gather(*(read(number) for number in range(n))))
-
-
-async def _longest_stall_s(client: Client) -> float:
-    """Ask for nothing again and again; return, once cancelled, the longest that it took."""
-    longest_s = 0.0
-    try:
-        while True:
-            reply = await client.get("/healthz")
-            longest_s = max(longest_s, reply.total_s)
-            await asyncio.sleep(_LOOK_EVERY_S)
-    except asyncio.CancelledError:
-        return longest_s
