@@ -297,7 +297,7 @@ class _Downstream(asyncio.Protocol):
         if self._drops:
             self.transport.write(self._drops.popleft())
             self._timer = self._loop.call_later(every_s, self._drip, every_s)
-        elif self._is_answered:
+        if self._is_answered and not self._drops:
             self._end("whole")
 
     def _break_soon(self, *, is_reset: bool) -> None:

@@ -38,7 +38,7 @@ async def black_hole(scratch: Scratch) -> Measured:
         n_probes = len(scratch.alpha.arrivals_since(ejected_s + 0.1))
         return Measured(
             {
-                # Between two looks: those before the first of them were not enough, and one more was, or several at once.
+                # Between two looks: those before the first were not enough, and at least one more was.
                 "failures_until_ejected": n_before + 1,
                 "failures_seen_when_ejected": n_by_then,
                 "in_flight_at_ejection": n_in_flight,

@@ -6,6 +6,7 @@ Entry points: :func:`streams`, :func:`first_chunk`.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 from serving.chaos.api import CHAT
 from serving.chaos.client import Client, Reply
@@ -18,6 +19,7 @@ N_CHUNKS = 60
 #: Of the provider, between two chunks: slow enough that two cores send those of 500 streams without falling behind.
 _EVENT_EVERY_S = 0.4
 _LOOK_EVERY_S = 0.02
+_OPENED_PER_S = 60.0
 
 
 async def streams(scratch: Scratch) -> Measured:
@@ -43,6 +45,7 @@ async def streams(scratch: Scratch) -> Measured:
                 "longest_gap": max(gaps_s),
                 "longest_gap_bare": max(bare_gaps_s),
                 "median_longest_gap_added": quantile(gaps_s, 0.5) - quantile(bare_gaps_s, 0.5),
+                "first_chunk_p99": quantile([(reply.first_s or inf) - reply.began_s for reply in ours], 0.99),
                 "streams": n,
                 "chunks": n_chunks,
             }
@@ -77,12 +80,15 @@ async def first_chunk(scratch: Scratch) -> Measured:
 
 
 async def _watched(client: Client, quiet_path: str, n: int) -> tuple[list[Reply], float]:
-    """Read so many streams at once; return them, and the longest that a quiet page took meanwhile, in seconds."""
-    stalls_s: list[float] = []
+    """Read so many streams at once; return them, and the longest that a quiet page took while all were open, in s.
+
+    While they are being opened a page waits its turn behind requests: that is load, and no stall.
+    """
+    looks: list[Reply] = []
 
     async def look() -> None:
         while True:
-            stalls_s.append((await client.get(quiet_path)).total_s)
+            looks.append(await client.get(quiet_path))
             await asyncio.sleep(_LOOK_EVERY_S)
 
     looking = asyncio.create_task(look())
@@ -90,11 +96,14 @@ async def _watched(client: Client, quiet_path: str, n: int) -> tuple[list[Reply]
         replies = await _read(client, n)
     finally:
         looking.cancel()
-    return replies, max(stalls_s, default=0.0)
+    all_open_s = max((reply.first_s or reply.ended_s for reply in replies), default=0.0)
+    first_ended_s = min((reply.ended_s for reply in replies), default=0.0)
+    stalls_s = [one.total_s for one in looks if all_open_s <= one.began_s and one.ended_s <= first_ended_s]
+    return replies, max(stalls_s, default=float("nan"))
 
 
 async def _read(client: Client, n: int) -> list[Reply]:
-    """Read so many streams at once, begun evenly over the time between two chunks.
+    """Read so many streams at once, opened one after another.
 
     All of them ask for the usage: the gateway asks for it anyway, and what it kept from the client would look like
     a pause.
@@ -102,7 +111,7 @@ async def _read(client: Client, n: int) -> list[Reply]:
     ask = asking("plain", is_stream=True, timeout_s=120.0, more={"stream_options": {"include_usage": True}})
 
     async def read(number: int) -> Reply:
-        await asyncio.sleep(_EVENT_EVERY_S * number / n)
+        await asyncio.sleep(number / _OPENED_PER_S)
         return await client.ask(ask(number))
 
     return list(await asyncio.gather(*(read(number) for number in range(n))))
