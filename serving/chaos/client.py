@@ -106,10 +106,22 @@ class Client:
         if key:
             self._common += f"authorization: Bearer {key}\r\n"
 
-    async def ask(self, ask: Ask) -> Reply:
-        """Send one request and wait for what comes of it; never raises for the server's sake."""
+    async def ask(self, ask: Ask, reply: Reply | None = None) -> Reply:
+        """Send one request and wait for what comes of it; never raises for the server's sake.
+
+        Parameters
+        ----------
+        ask : Ask
+        reply : Reply or None
+            Filled as things come, for those who watch; None makes one.
+
+        Returns
+        -------
+        Reply
+        """
         loop = asyncio.get_running_loop()
-        reply = Reply(loop.time())
+        reply = reply or Reply(0.0)
+        reply.began_s = loop.time()
         try:
             line = await self._line(ask)
         except (OSError, TimeoutError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serving.chaos.checks.black_hole import black_hole
-from serving.chaos.checks.capacity import overload, throughput
+from serving.chaos.checks.capacity import overload, overload_of_work, throughput
 from serving.chaos.checks.cuts import cut_streams
 from serving.chaos.checks.disconnects import disconnects
 from serving.chaos.checks.drain import drain
@@ -30,6 +30,13 @@ from serving.errors import GatewayError
 #: A check that takes longer has hung itself; a soak gets its own time on top.
 _LONGEST_S = 240.0
 NONE = 0.0
+_SHEDDING = (
+    Bound("high_success", ">=", 0.994, "share"),
+    Bound("shed_p99", "<=", 0.1, "s"),
+    Bound("shed_without_retry_after", "<=", NONE),
+    Bound("failed_otherwise", "<=", NONE),
+    Bound("normal_again_after", "<=", 10.0, "s"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +158,16 @@ CHECKS = (
     ),
     Check(
         "overload",
-        "four times what can be done, three priorities, 30 s",
-        (
-            Bound("high_success", ">=", 0.994, "share"),
-            Bound("shed_p99", "<=", 0.1, "s"),
-            Bound("shed_without_retry_after", "<=", NONE),
-            Bound("failed_otherwise", "<=", NONE),
-            Bound("normal_again_after", "<=", 10.0, "s"),
-            Bound("served_against_capacity", ">=", 0.8),
-        ),
+        "four times what there are places for, three priorities, 30 s",
+        (*_SHEDDING, Bound("served_against_capacity", ">=", 0.8)),
         overload,
+    ),
+    Check(
+        "overload-of-work",
+        "four times what the processor can do, three priorities, 30 s",
+        (*_SHEDDING, Bound("served_against_capacity", ">=", 0.8)),
+        overload_of_work,
+        is_quick=False,
     ),
     Check(
         "hung",

@@ -14,10 +14,12 @@ from serving.chaos.scratch import MODELS, SERVER, Gateway, Scratch
 from serving.chaos.verdict import Measured
 
 N_STREAMS, N_LONG = 50, 10
-_SHORT, _LONG = 20, 200
+#: Events: three seconds and a half, and twenty.
+_SHORT, _LONG = 35, 200
 _EVENT_EVERY_S = 0.1
 #: Between SIGTERM and the first look; longer than a loop takes to stop listening.
 _NOTICE_S = 0.3
+_OPENED_WITHIN_S = 5.0
 
 
 async def drain(scratch: Scratch) -> Measured:
@@ -30,12 +32,15 @@ async def drain(scratch: Scratch) -> Measured:
             await scratch.pace(model, _EVENT_EVERY_S)
         await scratch.script("plain", "".join(pieces("plain", _SHORT)))
         await scratch.pace("plain", _EVENT_EVERY_S)
+        watched = [Reply(0.0) for _ in range(N_STREAMS)]
         reading = [
-            asyncio.create_task(_read(gateway, "pair" if number < N_LONG else "plain", number))
-            for number in range(N_STREAMS)
+            asyncio.create_task(_read(gateway, "pair" if number < N_LONG else "plain", number, reply))
+            for number, reply in enumerate(watched)
         ]
-        await asyncio.sleep(0.8)
-        n_open = sum(not task.done() for task in reading)
+        begun_s = loop.time()
+        while not all(reply.first_s for reply in watched) and loop.time() - begun_s < _OPENED_WITHIN_S:
+            await asyncio.sleep(0.02)
+        n_open = sum(reply.first_s is not None and not reply.ending for reply in watched)
         gateway.process.terminate()
         asked_s = loop.time()
         await asyncio.sleep(_NOTICE_S)
@@ -64,8 +69,8 @@ async def drain(scratch: Scratch) -> Measured:
         )
 
 
-async def _read(gateway: Gateway, candidate: str, number: int) -> Reply:
-    return await gateway.client.ask(asking(candidate, is_stream=True)(number))
+async def _read(gateway: Gateway, candidate: str, number: int, reply: Reply) -> Reply:
+    return await gateway.client.ask(asking(candidate, is_stream=True)(number), reply)
 
 
 async def _is_refused(gateway: Gateway) -> bool:

@@ -95,7 +95,7 @@ def test_limits_are_replaced_by_check_and_figure():
 
 def test_the_soak_is_only_run_alone():
     names = {check.name for check in chosen([], is_quick=False, is_soak=False)}
-    assert "soak" not in names and len(names) == 14
+    assert "soak" not in names and len(names) == 15
     assert [check.name for check in chosen([], is_quick=False, is_soak=True)] == ["soak"]
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     with pytest.raises(ValueError, match="expected one of"):
