@@ -42,6 +42,7 @@ def chaos(
     """
     import asyncio
     import random
+    import signal
 
     import orjson
     import uvloop
@@ -76,6 +77,8 @@ def chaos(
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            # Told to end, it ends what it started first.
+            runner.get_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
             findings = runner.run(run(checks, is_quick=quick, seed=seed, soak_s=60 * soak_minutes, tell=tell))
     except GatewayError as error:
         raise click.ClickException(str(error)) from error

@@ -2,7 +2,7 @@
 
 A closed loop asks again as soon as it is answered and shows what can be done; an open loop asks when its time has
 come, whatever became of the requests before, and shows what callers feel. Entry points: :func:`closed_loop`,
-:func:`open_loop`, :class:`Tally`.
+:func:`open_loop`, :func:`affordable_per_s`, :class:`Tally`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from serving.chaos.client import Ask, Client, Reply
 from serving.chaos.figures import quantile
 
+#: How long is looked at what a machine can do, and the share of it that it does with ease.
+_LOOK_S, _AT_EASE = 1.5, 0.4
 #: Number of the request -> the request.
 Asking = Callable[[int], Ask]
 #: (reply, number) -> what is wrong with it, "" for nothing.
@@ -174,6 +176,16 @@ async def open_loop(
     if under_way:
         await asyncio.wait(under_way)
     return tally
+
+
+async def affordable_per_s(client: Client, asking: Asking, judging: Judging, wanted_per_s: float) -> float:
+    """Return the rate wanted, or less where the machine, shared with the load itself, could not do it with ease.
+
+    Beyond it a queue would be measured, and not what a check is about.
+    """
+    await closed_loop(client, asking, judging, n_connections=4, n=40, first=900_000)
+    found = await closed_loop(client, asking, judging, n_connections=4, duration_s=_LOOK_S, first=910_000)
+    return max(1.0, min(wanted_per_s, _AT_EASE * found.per_s()))
 
 
 async def _asked(client: Client, asking: Asking, judging: Judging, number: int, tally: Tally, label: str = "") -> None:

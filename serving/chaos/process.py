@@ -103,7 +103,10 @@ async def output_of(arguments: Sequence[str]) -> str:
     handle = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "router.cli", *arguments), stdout=asyncio.subprocess.PIPE
     )
-    printed, _ = await handle.communicate()
+    try:
+        printed, _ = await handle.communicate()
+    finally:
+        await _end(handle)
     return printed.decode("utf-8", "replace")
 
 

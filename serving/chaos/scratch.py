@@ -62,16 +62,16 @@ class Gateway:
     ----------
     process : Process
     client : Client
-        Of normal priority.
-    high, batch : Client
-        Of the other priorities, where the gateway knows any.
+        Of high priority, where the gateway knows any: what is measured shall not be shed because the machine is busy.
+    normal, batch : Client
+        Of the other priorities.
     database : Path
         Of its records.
     """
 
     process: Process
     client: Client
-    high: Client
+    normal: Client
     batch: Client
     database: Path
 
@@ -188,7 +188,7 @@ class Scratch:
         async with started(arguments, folder / "gateway.log") as process:
             clients = {name: Client(process.port, secret) for name, (secret, _) in secrets.items()}
             try:
-                yield Gateway(process, clients["normal"], clients["high"], clients["batch"], folder / "records.sqlite")
+                yield Gateway(process, clients["high"], clients["normal"], clients["batch"], folder / "records.sqlite")
             finally:
                 for client in clients.values():
                     client.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from serving.chaos.fault import BLACK_HOLE, ProxyFault, always
-from serving.chaos.load import open_loop
+from serving.chaos.load import affordable_per_s, open_loop
 from serving.chaos.question import asking, is_right
 from serving.chaos.scratch import Gateway, Scratch
 from serving.chaos.verdict import Measured
@@ -23,13 +23,13 @@ async def black_hole(scratch: Scratch) -> Measured:
     """Swallow every request at one of two providers; compare what callers feel before and after it is ejected."""
     async with scratch.gateway(first_byte_timeout_s=1.0) as gateway:
         loop, client = asyncio.get_running_loop(), gateway.client
+        per_s = await affordable_per_s(client, asking(), is_right(), _PER_S)
         scratch.alpha.weather = scratch.beta.weather = always(_NORMAL)
-        await open_loop(client, asking(), is_right(), per_s=_PER_S, duration_s=1.0, first=100_000)
-        before = await open_loop(client, asking(), is_right(), per_s=_PER_S, duration_s=scratch.of(4.0, 15.0))
+        before = await open_loop(client, asking(), is_right(), per_s=per_s, duration_s=scratch.of(4.0, 15.0))
         scratch.alpha.weather = always(BLACK_HOLE)
         fell_s, duration_s = loop.time(), scratch.of(8.0, 40.0)
         watching = asyncio.create_task(_ejection(gateway, fell_s + duration_s))
-        during = await open_loop(client, asking(), is_right(), per_s=_PER_S, duration_s=duration_s, first=200_000)
+        during = await open_loop(client, asking(), is_right(), per_s=per_s, duration_s=duration_s, first=200_000)
         ejected_s, n_before, n_by_then, n_in_flight = await watching
         if ejected_s is None:
             return Measured({"requests": during.n}, "never ejected; " + during.failures())
@@ -47,6 +47,7 @@ async def black_hole(scratch: Scratch) -> Measured:
                 "normal_p99": before.quantile_s(0.99),
                 "probes_per_30_s": n_probes / max(1.0, (fell_s + duration_s - ejected_s) / 30.0),
                 "visible_failures": during.failed_share,
+                "requests_per_s": per_s,
             },
             during.failures(),
         )

@@ -109,7 +109,7 @@ async def _overloaded(scratch: Scratch, gateway: Gateway, n_connections: int, of
 
 async def _offered(gateway: Gateway, priority: str, per_s: float, duration_s: float) -> Tally:
     """Offer one class of requests."""
-    client = {"high": gateway.high, "batch": gateway.batch}.get(priority, gateway.client)
+    client = {"normal": gateway.normal, "batch": gateway.batch}.get(priority, gateway.client)
     ask = asking("plain")
 
     def asked(number: int) -> Ask:

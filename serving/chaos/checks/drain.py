@@ -65,7 +65,7 @@ async def drain(scratch: Scratch) -> Measured:
                 "mixed_texts": sum(not is_start_of_one(one.text, _LONG, (*MODELS, "plain")) for one in told),
                 "open_at_the_signal": n_open,
             },
-            f"ended {endings}, exit status {status}",
+            f"ended {endings}, statuses {sorted({reply.status for reply in replies})}, exit status {status}",
         )
 
 

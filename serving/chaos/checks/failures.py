@@ -9,7 +9,7 @@ import asyncio
 
 from serving.chaos.client import Client
 from serving.chaos.fault import RESET, ProxyFault, Weather, always
-from serving.chaos.load import closed_loop, open_loop
+from serving.chaos.load import affordable_per_s, closed_loop, open_loop
 from serving.chaos.question import asking, is_right
 from serving.chaos.scratch import Scratch
 from serving.chaos.verdict import Measured
@@ -20,7 +20,7 @@ MIXED = Weather(((0.03, ProxyFault(status=429)), *_OTHERS))
 #: The same, and each 429 says how long to wait.
 MIXED_WITH_WAITS = Weather(((0.03, ProxyFault(status=429, retry_after_s=1.0)), *_OTHERS))
 RETRY_AFTER_S = 5.0
-_PER_S = 100.0
+_PER_S, _DOWN_PER_S = 100.0, 200.0
 #: What is under way when the first 429 comes back is a burst that nobody could have held back.
 _BURST_S = 0.25
 
@@ -55,12 +55,12 @@ async def random_failures(scratch: Scratch) -> Measured:
 async def throttled(scratch: Scratch) -> Measured:
     """Let one provider answer 429 with a time to wait, always."""
     async with scratch.gateway() as gateway:
-        await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=1.0, first=100_000)
-        before = await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=2.0, first=200_000)
+        per_s = await affordable_per_s(gateway.client, asking(), is_right(), _PER_S)
+        before = await open_loop(gateway.client, asking(), is_right(), per_s=per_s, duration_s=2.0, first=200_000)
         scratch.calm()
         scratch.alpha.weather = always(ProxyFault(status=429, retry_after_s=RETRY_AFTER_S))
         duration_s = scratch.of(5.5, 26.0)
-        tally = await open_loop(gateway.client, asking(), is_right(), per_s=_PER_S, duration_s=duration_s)
+        tally = await open_loop(gateway.client, asking(), is_right(), per_s=per_s, duration_s=duration_s)
         arrivals = [arrival.at_s for arrival in scratch.alpha.arrivals]
         first_s = arrivals[0] if arrivals else 0.0
         n_burst = sum(at_s <= first_s + _BURST_S for at_s in arrivals)
@@ -73,6 +73,7 @@ async def throttled(scratch: Scratch) -> Measured:
                 "all_told": len(arrivals),
                 "added_p99": tally.quantile_s(0.99) - before.quantile_s(0.99),
                 "normal_p99": before.quantile_s(0.99),
+                "requests_per_s": per_s,
             },
             tally.failures(),
         )
@@ -81,11 +82,11 @@ async def throttled(scratch: Scratch) -> Measured:
 async def both_down(scratch: Scratch) -> Measured:
     """Take both providers down under load, and give them back."""
     async with scratch.gateway() as gateway:
-        await closed_loop(gateway.client, asking(), is_right(), n_connections=4, n=100)
+        per_s = await affordable_per_s(gateway.client, asking(), is_right(), _DOWN_PER_S)
         scratch.alpha.weather = scratch.beta.weather = always(RESET)
         n_before, loop = scratch.n_arrivals, asyncio.get_running_loop()
         began_s, duration_s = loop.time(), scratch.of(5.0, 60.0)
-        tally = await open_loop(gateway.client, asking(), is_right(), per_s=200, duration_s=duration_s, first=1_000)
+        tally = await open_loop(gateway.client, asking(), is_right(), per_s=per_s, duration_s=duration_s, first=1_000)
         down_s = loop.time() - began_s
         n_attempts = scratch.n_arrivals - n_before
         scratch.calm()

@@ -12,7 +12,7 @@ from contextlib import suppress
 import orjson
 
 from serving.chaos.client import Ask
-from serving.chaos.load import open_loop
+from serving.chaos.load import affordable_per_s, open_loop
 from serving.chaos.question import asking, is_right
 from serving.chaos.scratch import SERVER, Gateway, Scratch
 from serving.chaos.verdict import Measured
@@ -22,14 +22,16 @@ _HEAD_WITHIN_S = 10.0
 #: On top of a limit, for a busy machine.
 _MARGIN_S = 5.0
 _PIECE_EVERY_S = 0.5
+#: Of honest callers.
+_PER_S = 60.0
 
 
 async def slow_and_big(scratch: Scratch) -> Measured:
     """Hold 200 slow connections against the gateway, and send it what is too much."""
     async with scratch.gateway() as gateway:
         ask, judge = asking("plain"), is_right(("plain",))
-        n_slow, duration_s, per_s = int(scratch.of(40, 200)), scratch.of(3.0, 12.0), 60.0
-        await open_loop(gateway.client, ask, judge, per_s=per_s, duration_s=1.0)
+        n_slow, duration_s = int(scratch.of(40, 200)), scratch.of(3.0, 12.0)
+        per_s = await affordable_per_s(gateway.client, ask, judge, _PER_S)
         before = await open_loop(gateway.client, ask, judge, per_s=per_s, duration_s=duration_s)
         slow = [asyncio.create_task(_slow(gateway, is_head=number % 2 == 0)) for number in range(n_slow)]
         await asyncio.sleep(0.5)
@@ -48,6 +50,7 @@ async def slow_and_big(scratch: Scratch) -> Measured:
                 "visible_failures": during.failed_share,
                 "p99_before": before.quantile_s(0.99),
                 "slow_connections": n_slow,
+                "requests_per_s": per_s,
             },
             ", ".join(odd),
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,24 @@ def test_a_run_tells_the_truth_in_a_table_in_json_and_by_its_status(tmp_path: Pa
     assert [asked["is_met"] for asked in cut["asked"]] == [True, True, False]
     assert cut["figures"]["duplicated_or_mixed_texts"] == 0
     assert cut["figures"]["streams_cut"] == 30
+
+
+def test_told_to_end_it_takes_what_it_started_with_it(tmp_path: Path):
+    arguments = ["--quick", "--seed", "5", "--only", "first-chunk"]
+    with subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert "seed 5" in process.stdout.readline()
+        began = time.monotonic()
+        while not children_of(process.pid) and time.monotonic() - began < 30:
+            time.sleep(0.05)
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
+    assert status != 0
+    assert children and not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def children_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        pytest.skip("there is no /proc here")
