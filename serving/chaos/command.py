@@ -70,7 +70,8 @@ def chaos(
     logs.configure()
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     about = facts(seed, is_quick=quick)
-    click.echo("  ".join(f"{name} {value}" for name, value in about.items()))
+    for name, value in about.items():
+        click.echo(f"{name.replace('_', ' ')}: {value}")
 
     def tell(finding: Finding) -> None:
         click.echo(line_of(finding))

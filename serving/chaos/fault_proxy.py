@@ -102,6 +102,10 @@ class FaultProxy:
             connection.drop()
         await asyncio.sleep(0)
 
+    def seed(self, seed: int) -> None:
+        """Begin the draws of the weather anew."""
+        self._random.seed(seed)
+
     @property
     def n_in_flight(self) -> int:
         """Requests under way."""

@@ -19,7 +19,7 @@ from serving.chaos.suite import Finding
 def facts(seed: int, *, is_quick: bool) -> dict[str, object]:
     """Return what a reader must know to judge figures: versions, machine, load, seed."""
     load = [round(average, 2) for average in os.getloadavg()] if hasattr(os, "getloadavg") else None
-    packages = {name: version(name) for name in ("turnout", "aiohttp", "uvicorn", "uvloop")}
+    packages = ", ".join(f"{name} {version(name)}" for name in ("turnout", "aiohttp", "uvicorn", "uvloop"))
     return {
         "seed": seed,
         "is_quick": is_quick,

@@ -135,7 +135,7 @@ class Scratch:
         self.is_quick = is_quick
         self.seed = seed
         self.soak_s = soak_s
-        self.rng = random.Random(seed)
+        self.rng = random.Random()
         self.once: deque[ProxyFault] = deque()
         self.keys: frozenset[str] = frozenset()
         self.alpha: FaultProxy
@@ -154,8 +154,8 @@ class Scratch:
             self._provider_port = (await stack.enter_async_context(emulator)).port
             self.provider = Client(self._provider_port)
             stack.callback(self.provider.close)
-            self.alpha = FaultProxy(self._provider_port, seed=self.seed, once=self.once)
-            self.beta = FaultProxy(self._provider_port, seed=self.seed + 1, once=self.once)
+            self.alpha = FaultProxy(self._provider_port, once=self.once)
+            self.beta = FaultProxy(self._provider_port, once=self.once)
             for proxy in (self.alpha, self.beta):
                 await proxy.start()
                 stack.push_async_callback(proxy.stop)
@@ -192,6 +192,12 @@ class Scratch:
             finally:
                 for client in clients.values():
                     client.close()
+
+    def reseed(self, name: str) -> None:
+        """Begin the draws of one check: the same for the same seed, whichever checks ran before."""
+        self.rng.seed(f"{self.seed} {name}")
+        for proxy in (self.alpha, self.beta):
+            proxy.seed(self.rng.getrandbits(64))
 
     def calm(self) -> None:
         """Let both proxies do as they should, and forget what they saw."""

@@ -314,6 +314,7 @@ async def run(
 
 async def _measured(check: Check, scratch: Scratch) -> Measured:
     """Carry one check through; what stops it is told, and stops no other."""
+    scratch.reseed(check.name)
     try:
         async with asyncio.timeout(_LONGEST_S + 2 * scratch.soak_s * check.is_soak):
             return await check.measure(scratch)

@@ -49,7 +49,7 @@ def test_a_run_tells_the_truth_in_a_table_in_json_and_by_its_status(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     assert "FAILED  cut-streams" in done.stdout and "passed  first-chunk" in done.stdout
-    assert "seed 5" in done.stdout and "turnout chaos" in done.stdout
+    assert "seed: 5" in done.stdout and "turnout chaos" in done.stdout
     document = json.loads(file.read_text())
     cut, first = document["checks"]
     assert (document["seed"], document["is_met"], cut["is_met"], first["is_met"]) == (5, False, False, True)
@@ -62,7 +62,7 @@ def test_a_run_tells_the_truth_in_a_table_in_json_and_by_its_status(tmp_path: Pa
 def test_told_to_end_it_takes_what_it_started_with_it(tmp_path: Path):
     arguments = ["--quick", "--seed", "5", "--only", "first-chunk"]
     with subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        assert "seed 5" in process.stdout.readline()
+        assert "seed: 5" in process.stdout.readline()
         began = time.monotonic()
         while not children_of(process.pid) and time.monotonic() - began < 30:
             time.sleep(0.05)
