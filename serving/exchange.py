@@ -14,9 +14,11 @@ from functools import partial
 from router import Decision, Policy
 from router.pricing import Usage, charge_usd
 from serving import logs
+from serving.deciding import Decided
 from serving.deployment import Deployment
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
+from serving.explanation import headers_of
 from serving.keys import Principal
 from serving.pool import Call
 from serving.records import RecordStore, RequestRecord
@@ -37,6 +39,10 @@ class Exchange:
         Names the request and its decision, in headers, records and logs.
     requested_model : str
         What was asked for, once it is known to be configured: a stranger's word is not kept.
+    decision : Decision or None
+        Who shall answer.
+    scenario, rule : str or None
+        By which the decision was made.
     usage : Usage
         As the provider counted it.
     cost_usd : float or None
@@ -56,6 +62,7 @@ class Exchange:
     __slots__ = (
         "_began_at",
         "_is_settled",
+        "_said",
         "_state",
         "api",
         "attempts",
@@ -68,6 +75,8 @@ class Exchange:
         "losses",
         "principal",
         "requested_model",
+        "rule",
+        "scenario",
         "time_unix_s",
         "told",
         "upstream_dialect",
@@ -82,6 +91,9 @@ class Exchange:
         self.requested_model = ""
         self.is_stream = False
         self.decision: Decision | None = None
+        self.scenario: str | None = None
+        self.rule: str | None = None
+        self._said: tuple[Header, ...] = ()
         self.deployment: Deployment | None = None
         self.call: Call | None = None
         self.usage = _NOTHING_USED
@@ -95,11 +107,14 @@ class Exchange:
         self._is_settled = False
         self._began_at = time.perf_counter()
 
-    def decided(self, state: State, model: str, decision: Decision) -> None:
+    def decided(self, state: State, decided: Decided) -> None:
         """Note the decision; from here on the request is bound to this state."""
         self._state = state
-        self.requested_model = model
-        self.decision = decision
+        self.requested_model = decided.model
+        self.decision = decided.decision
+        self.scenario = decided.scenario
+        self.rule = decided.rule
+        self._said = headers_of(decided)
 
     def relayed(self, upstream_dialect: str, losses: tuple[Loss, ...], mode: str) -> None:
         """Note how the request goes on, what it loses thereby, and whether the client is told."""
@@ -137,6 +152,7 @@ class Exchange:
                 headers.append((b"x-turnout-expected-cost-usd", b"%.9f" % self.decision.cost_usd))
             if self.decision.like is not None:
                 headers.append((b"x-turnout-like", self.decision.like.encode("latin-1", "replace")))
+            headers += self._said
         return headers
 
     def settle(self, records: RecordStore, outcome: str, status: int) -> None:
@@ -203,6 +219,8 @@ class Exchange:
             upstream_dialect=self.upstream_dialect or None,
             losses=lost(self.losses) or None,
             attempts=", ".join(f"{name};{outcome}" for name, outcome in self.attempts) or None,
+            scenario=self.scenario,
+            rule=self.rule,
         )
 
     def _who(self) -> str | None:
@@ -233,6 +251,8 @@ def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.V
         "upstream_dialect": record.upstream_dialect,
         "lost": record.losses or "",
         "binding": record.binding,
+        "scenario": record.scenario,
+        "rule": record.rule,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,
         "cost_usd": record.cost_usd,

@@ -9,13 +9,13 @@ before any content was sent to the client or not at all; what breaks after that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
 from serving.asked import Asked
 from serving.client_api import ClientApi
-from serving.deciding import decide, embedder, order_of
+from serving.deciding import Decided, decide, embedder
 from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
 from serving.errand import Errand, Relay
@@ -150,12 +150,11 @@ class Gateway:
             sent = document(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
-            model = state.meant(asked.model)
             if api.embeds:
-                decision = embedder(state, exchange.principal, model)
+                decided = embedder(state, exchange.principal, asked)
             else:
-                decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt)
-            exchange.decided(state, model, decision)
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api)
+            exchange.decided(state, decided)
             job = Job(
                 state,
                 api,
@@ -167,7 +166,7 @@ class Gateway:
                 self._until(state, headers),
                 self._keeping(state, api, exchange, asked.body),
             )
-            return await self._first_answer(job, order_of(state, exchange.principal, decision))
+            return await self._first_answer(job, decided)
         except GatewayError as error:
             exchange.fail(self.records, error)
             raise
@@ -178,14 +177,14 @@ class Gateway:
             exchange.fail(self.records, GatewayError("the gateway failed"))
             raise
 
-    async def _first_answer(self, job: Job, order: Sequence[str]) -> Answer:
+    async def _first_answer(self, job: Job, decided: Decided) -> Answer:
         """Try one deployment after another: until the first content byte nobody notices."""
         settings = job.state.settings.server
         failover = Failover(
             self.pool,
-            order,
+            decided.order,
             job.state.everyone,
-            job.state.deployments,
+            decided.deployments,
             max_attempts=settings.max_attempts,
             until=job.until,
         )

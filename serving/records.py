@@ -36,7 +36,8 @@ class RequestRecord(NamedTuple):
     name of the client's key, ``outcome`` "ok" or the ``outcome`` of the error that ended it. Token counts are
     the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice;
     ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was,
-    ``attempts`` the deployments that failed before the one that answered.
+    ``attempts`` the deployments that failed before the one that answered; ``scenario`` and ``rule`` are names of the
+    settings.
     """
 
     id: str
@@ -68,6 +69,8 @@ class RequestRecord(NamedTuple):
     upstream_dialect: str | None = None
     losses: str | None = None
     attempts: str | None = None
+    scenario: str | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +304,16 @@ def m003_attempts(database: sqlite3.Connection) -> None:
     database.execute("ALTER TABLE request ADD COLUMN attempts TEXT")
 
 
+def m004_scenarios(database: sqlite3.Connection) -> None:
+    """Add the scenario that decided and the rule that led to it."""
+    for column in ("scenario", "rule"):
+        database.execute(f"ALTER TABLE request ADD COLUMN {column} TEXT")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request, m002_translation, m003_attempts)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    m001_request,
+    m002_translation,
+    m003_attempts,
+    m004_scenarios,
+)
