@@ -2,7 +2,7 @@
 
 The file has been read by ``tomllib`` before, so nothing is judged here: the scanner only follows headers, keys, strings
 and brackets, and stops quietly where it is lost. A path is written as :mod:`serving.tables` writes it, with the index
-of a row (``candidates.0.name``); a key that is no bare word is found under its ``repr`` too. Entry points:
+of a row (``candidates.0.name``); the last key may be written as its ``repr`` too. Entry points:
 :func:`lines_of`, :func:`located`.
 """
 
@@ -148,8 +148,7 @@ class _Scanner:
     def _noted(self, path: str, key: str, line: int) -> str:
         noted = f"{path}.{key}" if path else key
         self.lines.setdefault(noted, line)
-        if not _BARE.fullmatch(key):
-            self.lines.setdefault(f"{path}.{key!r}" if path else repr(key), line)
+        self.lines.setdefault(f"{path}.{key!r}" if path else repr(key), line)
         return noted
 
     def _latest(self, path: str) -> str:
