@@ -8,7 +8,7 @@ Entry points: :func:`course_of`, :func:`judged` (for people), :func:`models_for`
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from router.routing import Foresight
 from serving.asked import Asked
@@ -22,9 +22,8 @@ from serving.state import State
 _GLOB = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What a model name comes to, before anything is known of candidates.
+class Course(NamedTuple):
+    """What a model name comes to, before anything is known of candidates. A tuple: every request makes one.
 
     ``preset`` and ``candidate`` are the name's or the rule's own; ``foresight`` is what a rule had predicted.
     """
@@ -96,7 +95,7 @@ def course_of(state: State, principal: Principal, asked: Asked, api: str, at_uni
             course = _course_to(state, name, rule.scenario)
             if course.candidate is not None and not principal.may_use(course.candidate):
                 raise NoEligible("the rule that matches leads to what this key may not use", param="model")
-            return replace(course, rule=rule.name, foresight=facts.seen)
+            return course._replace(rule=rule.name, foresight=facts.seen)
         if meant == AUTO:
             return Course(name, foresight=facts.seen)
     if meant != AUTO:

@@ -10,8 +10,9 @@ ranked. Synchronous, and pure but for reading how fast candidates are and, for r
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
 from router.routing import Foresight
@@ -29,9 +30,8 @@ _SET_BY_SOMEBODY = frozenset({"allow", "deny", "max_cost_usd", "max_latency_s", 
 _DESIGNATED = Policy("designated", 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision, and what goes with it through all attempts.
+class Decided(NamedTuple):
+    """A decision, and what goes with it through all attempts. A tuple: every request makes one.
 
     Parameters
     ----------
@@ -172,11 +172,11 @@ def meets(state: State, principal: Principal, asked: Asked) -> Container[str]:
 def _priority(principal: Principal, scenario: Scenario | None, asked: Asked) -> str:
     """Return the class of a request: its own word, the scenario's, else normal; never above the key's."""
     own = asked.dials.priority
+    if own is None and scenario is None and principal.priority != "batch":
+        return "normal"
     if own is not None and PRIORITIES.index(own) < PRIORITIES.index(principal.priority):
         raise InvalidRequest(f"priority: this key may ask for {principal.priority} at most", param="priority")
     wanted = own or (scenario.priority if scenario else None) or "normal"
-    if wanted == principal.priority:
-        return wanted
     return max(wanted, principal.priority, key=PRIORITIES.index)
 
 

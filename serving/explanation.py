@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from router import Explanation
 from serving.deciding import Decided
+from serving.demand import NO_DEMAND
 from serving.rules import Verdict
 
 #: Of the explanation in a header; what does not fit is left out from the end of the ranking, then the reason.
@@ -57,6 +58,8 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
 
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
+    if decided.scenario is decided.rule is None and decided.demand is NO_DEMAND and not decided.is_explained:
+        return ()
     headers = []
     if decided.scenario is not None:
         headers.append((b"x-turnout-scenario", decided.scenario.encode("latin-1", "replace")))

@@ -148,7 +148,11 @@ class Words:
 
     def holds(self, facts: Facts) -> bool:
         """Say whether it holds."""
-        return any(word == glob or fnmatchcase(word, glob) for word in self._words(facts) for glob in self.globs)
+        for word in self._words(facts):  # plain loops: a generator costs more than most comparisons
+            for glob in self.globs:
+                if word == glob or fnmatchcase(word, glob):
+                    return True
+        return False
 
     def because(self, facts: Facts) -> str:
         """Say in words why it does not."""
@@ -252,7 +256,10 @@ class Rule:
 
     def first_failed(self, facts: Facts) -> Condition | None:
         """Return the first condition that does not hold; None where the rule matches."""
-        return next((condition for condition in self.conditions if not condition.holds(facts)), None)
+        for condition in self.conditions:
+            if not condition.holds(facts):
+                return condition
+        return None
 
     def shadows(self, later: Rule) -> bool:
         """Say whether this one surely matches wherever ``later`` does."""
