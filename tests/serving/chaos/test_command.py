@@ -30,6 +30,7 @@ def test_the_list_names_every_check_and_starts_nothing():
     [
         (["--only", "nonsense"], "expected one of"),
         (["--only", "soak"], "--soak-minutes"),
+        (["--json", "no/such/folder/x.json"], "there is no such folder"),
         (["--bound", "first-chunk.added_p50"], "CHECK.FIGURE=LIMIT"),
         (["--bound", "first-chunk.nonsense=1"], "no check is asked that"),
     ],
