@@ -187,19 +187,20 @@ class _Line(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reply = Reply(0.0)
         self._ask = Ask()
+        self._is_kept = False
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._parser = httptools.HttpResponseParser(self)
 
     def begin(self, reply: Reply, ask: Ask) -> asyncio.Future[None]:
         """Wait for the answer to one request."""
-        self._reply, self._ask = reply, ask
+        self._reply, self._ask, self._is_kept = reply, ask, False
         self._done = self._loop.create_future()
         self._parser = httptools.HttpResponseParser(self)
         return self._done
 
     def keeps_alive(self) -> bool:
         """Say whether another request may follow."""
-        return self._parser.should_keep_alive() and not self.transport.is_closing()
+        return self._is_kept and not self.transport.is_closing()
 
     def leave(self) -> None:
         """Go away, as a client does that has lost interest."""
@@ -236,6 +237,8 @@ class _Line(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._reply.status = self._parser.get_status_code()
+        # Known now and no longer when the message is complete.
+        self._is_kept = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         reply, now_s = self._reply, self._loop.time()

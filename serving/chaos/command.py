@@ -61,6 +61,8 @@ def chaos(
         raise click.UsageError(str(error)) from error
     if any(check.is_soak for check in checks) and not soak_minutes:
         raise click.UsageError("the soak needs --soak-minutes")
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise click.UsageError(f"--json {json_file}: there is no such folder")
     if is_list:
         for check in checks:
             click.echo(f"{check.name}: {check.about}")
@@ -76,11 +78,18 @@ def chaos(
     def tell(finding: Finding) -> None:
         click.echo(line_of(finding))
 
+    async def carried_through() -> list[Finding]:
+        task = asyncio.current_task()
+        assert task is not None
+        # Told to end, it ends what it started first.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run(checks, is_quick=quick, seed=seed, soak_s=60 * soak_minutes, tell=tell)
+
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            # Told to end, it ends what it started first.
-            runner.get_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-            findings = runner.run(run(checks, is_quick=quick, seed=seed, soak_s=60 * soak_minutes, tell=tell))
+            findings = runner.run(carried_through())
+    except asyncio.CancelledError:
+        raise click.Abort from None
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
     console = Console(width=None if Console().is_terminal else 160)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from serving.errors import GatewayError
 
@@ -82,9 +83,7 @@ async def started(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]
         It ended, or was not ready in time; says what it said.
     """
     with log.open("wb") as sink:
-        handle = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "router.cli", *arguments), stdout=asyncio.subprocess.PIPE, stderr=sink
-        )
+        handle = await _spawned(arguments, sink)
     try:
         try:
             port = await asyncio.wait_for(_port_of(handle), _START_WITHIN_S)
@@ -100,14 +99,26 @@ async def started(arguments: Sequence[str], log: Path) -> AsyncIterator[Process]
 
 async def output_of(arguments: Sequence[str]) -> str:
     """Return what ``turnout`` prints with these arguments."""
-    handle = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "router.cli", *arguments), stdout=asyncio.subprocess.PIPE
-    )
+    handle = await _spawned(arguments, None)
     try:
         printed, _ = await handle.communicate()
     finally:
         await _end(handle)
     return printed.decode("utf-8", "replace")
+
+
+async def _spawned(arguments: Sequence[str], errors: IO[bytes] | None) -> asyncio.subprocess.Process:
+    """Start a process; if we are stopped meanwhile, it is not left behind."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "router.cli", *arguments), stdout=asyncio.subprocess.PIPE, stderr=errors
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
 
 
 async def _port_of(handle: asyncio.subprocess.Process) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Literal
 
 from serving.chaos.figures import written
@@ -70,7 +71,7 @@ class Judgement:
 
     def measured(self) -> str:
         """Write the value for people."""
-        return "not measured" if self.value is None else written(self.value, self.bound.unit)
+        return "not measured" if self.value is None or isnan(self.value) else written(self.value, self.bound.unit)
 
 
 def judged(bounds: Sequence[Bound], measured: Measured) -> list[Judgement]:

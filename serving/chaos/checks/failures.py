@@ -20,6 +20,8 @@ MIXED = Weather(((0.03, ProxyFault(status=429)), *_OTHERS))
 #: The same, and each 429 says how long to wait.
 MIXED_WITH_WAITS = Weather(((0.03, ProxyFault(status=429, retry_after_s=1.0)), *_OTHERS))
 RETRY_AFTER_S = 5.0
+#: A slow machine asks as many questions as it can in that time, and the figures say how many.
+_LONGEST_S = 180.0
 _PER_S, _DOWN_PER_S = 100.0, 200.0
 #: What is under way when the first 429 comes back is a burst that nobody could have held back.
 _BURST_S = 0.25
@@ -33,7 +35,7 @@ async def random_failures(scratch: Scratch) -> Measured:
     async with scratch.gateway() as gateway:
         scratch.alpha.weather = scratch.beta.weather = MIXED
         n = int(scratch.of(600, 10_000))
-        tally = await closed_loop(gateway.client, asking(), is_right(), n_connections=16, n=n)
+        tally = await closed_loop(gateway.client, asking(), is_right(), n_connections=16, n=n, duration_s=_LONGEST_S)
         n_struck = sum(a.ending == "fault" for p in (scratch.alpha, scratch.beta) for a in p.arrivals)
         n_attempts = max(1, scratch.n_arrivals)
         scratch.alpha.weather = scratch.beta.weather = MIXED_WITH_WAITS
@@ -44,7 +46,7 @@ async def random_failures(scratch: Scratch) -> Measured:
                 "visible_failures": tally.failed_share,
                 "requests": tally.n,
                 "attempts_struck": n_struck / n_attempts,
-                "attempts_per_request": n_attempts / n,
+                "attempts_per_request": n_attempts / max(1, tally.n),
                 "requests_per_s": tally.per_s(),
                 "visible_failures_where_429s_name_a_time": told.failed_share,
             },

@@ -30,6 +30,7 @@ def test_the_list_names_every_check_and_starts_nothing():
     [
         (["--only", "nonsense"], "expected one of"),
         (["--only", "soak"], "--soak-minutes"),
+        (["--json", "no/such/folder/x.json"], "there is no such folder"),
         (["--bound", "first-chunk.added_p50"], "CHECK.FIGURE=LIMIT"),
         (["--bound", "first-chunk.nonsense=1"], "no check is asked that"),
     ],
@@ -59,18 +60,19 @@ def test_a_run_tells_the_truth_in_a_table_in_json_and_by_its_status(tmp_path: Pa
     assert cut["figures"]["streams_cut"] == 30
 
 
-def test_told_to_end_it_takes_what_it_started_with_it(tmp_path: Path):
+@pytest.mark.parametrize("n_children", [1, 2], ids=["while it starts", "amid a check"])
+def test_told_to_end_it_takes_what_it_started_with_it(n_children: int):
     arguments = ["--quick", "--seed", "5", "--only", "first-chunk"]
     with subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert "seed: 5" in process.stdout.readline()
         began = time.monotonic()
-        while not children_of(process.pid) and time.monotonic() - began < 30:
+        while len(children_of(process.pid)) < n_children and time.monotonic() - began < 60:
             time.sleep(0.05)
         children = children_of(process.pid)
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
     assert status != 0
-    assert children and not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert len(children) == n_children and not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
 def children_of(pid: int) -> list[str]:

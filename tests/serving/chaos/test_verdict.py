@@ -67,6 +67,11 @@ def test_what_was_not_measured_is_not_met():
     assert (judgement.value, judgement.is_met, judgement.measured()) == (None, False, "not measured")
 
 
+def test_no_number_is_not_measured():
+    (judgement,) = judged([Bound("x", "<=", 1.0, "s")], Measured({"x": float("nan")}))
+    assert (judgement.is_met, judgement.measured()) == (False, "not measured")
+
+
 def test_a_tally_counts_what_callers_saw():
     tally = Tally(
         [Outcome(0.0, 0.1, 200, ""), Outcome(1.0, 0.3, 503, "status 503"), Outcome(2.0, 0.2, 200, "", "high")]
