@@ -52,6 +52,8 @@ _ANSWER_HEADERS = {
     "x-turnout-candidate": "Who answered.",
     "x-turnout-decision-id": "Names the decision in the records.",
     "x-turnout-policy": "The policy that decided, or `designated`.",
+    "x-turnout-conversation": "`new`, `kept` (the candidate that answered before) or `switched`; absent where no "
+    "conversation is recognised.",
     "x-turnout-bundle": "The bundle that predicted, name@version.",
     "x-turnout-expected-cost-usd": "Absent when unknown.",
     "x-turnout-cost-usd": "What it cost, on whole answers; absent when unknown.",

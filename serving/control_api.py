@@ -18,7 +18,7 @@ from router import Candidate, Explanation, Policy, Price
 from router.domain import Capabilities
 from serving import fields
 from serving.asked import parse_chat as parse
-from serving.deciding import decide, models_for
+from serving.deciding import decide, models_for, turn_in
 from serving.errors import NotFound
 from serving.gateway import Gateway
 from serving.keys import Principal
@@ -160,14 +160,18 @@ def control_api(gateway: Gateway) -> APIRouter:
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
     async def route(request: Request, caller: Principal = asking) -> Explanation:
         """Decide, call nobody: the body of a chat completion, or just a prompt."""
-        body = fields.document(await request.body())
+        raw = await request.body()
+        body = fields.document(raw)
         prompt = fields.optional(body, "prompt", str, "a string")
         if prompt is not None:
             body["messages"] = [{"role": "user", "content": prompt}]
         body.setdefault("model", "auto")
         asked = parse(body, request.scope["headers"])
         state = gateway.ready()
-        said = decide(state, gateway.pool, caller, state.meant(asked.model), asked.dials, asked.prompt).explain()
+        model, headers = state.meant(asked.model), request.scope["headers"]
+        turn = turn_in(gateway.conversations, state, caller, model, asked, headers, raw)
+        history = None if turn is None else turn.history()
+        said = decide(state, gateway.pool, caller, model, asked.dials, asked.prompt, history).explain()
         # What the key may not use does not exist for it.
         return replace(said, forecasts=tuple(f for f in said.forecasts if caller.may_use(f.candidate)))
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy, Prompt
+from router.history import History
+from serving.asked import Asked, Headers
+from serving.conversations import Conversations, Turn
 from serving.dials import Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
 from serving.keys import Principal
@@ -22,7 +25,15 @@ _DESIGNATED = Policy("designated", 0.0)
 _GLOB = frozenset("*?[")
 
 
-def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Dials, prompt: Prompt) -> Decision:
+def decide(
+    state: State,
+    pool: Pool,
+    principal: Principal,
+    model: str,
+    dials: Dials,
+    prompt: Prompt,
+    history: History | None = None,
+) -> Decision:
     """Decide who answers one request.
 
     Parameters
@@ -36,6 +47,8 @@ def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Di
         As the caller wrote it.
     dials : Dials
     prompt : Prompt
+    history : History or None
+        Of the conversation it goes on with; without effect on a candidate asked for by name.
 
     Returns
     -------
@@ -63,6 +76,7 @@ def decide(state: State, pool: Pool, principal: Principal, model: str, dials: Di
             policy,
             _within(state, principal, dials.constraints),
             _latency_s(state, pool) if policy.kind == "latency" else None,
+            history,
         )
     except NoEligibleCandidate as error:
         seen = {name: why for name, why in error.excluded.items() if principal.may_use(name)}
@@ -80,6 +94,28 @@ def embedder(state: State, principal: Principal, model: str) -> Decision:
     if model not in state.embedders or not principal.may_use(model):
         raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
     return replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
+
+
+def turn_in(
+    conversations: Conversations,
+    state: State,
+    principal: Principal,
+    model: str,
+    asked: Asked,
+    headers: Headers,
+    raw: bytes,
+) -> Turn | None:
+    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none."""
+    if model in state.candidates:
+        return None
+    return conversations.turn_of(
+        (principal.name, model),
+        asked.body,
+        headers,
+        n_messages=asked.prompt.shape.n_messages,
+        raw=raw,
+        keep_for_s=state.settings.routing.conversations_keep_for_s,
+    )
 
 
 def order_of(state: State, principal: Principal, decision: Decision) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from functools import partial
 from router import Decision, Policy
 from router.pricing import Usage, charge_usd
 from serving import logs
+from serving.conversations import Turn
 from serving.deployment import Deployment
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
@@ -51,6 +52,8 @@ class Exchange:
         Deployments that failed before the one that answered, and how.
     time_unix_s : float
         When it arrived.
+    turn : Turn or None
+        Its place in a conversation, where one is recognised.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class Exchange:
         "requested_model",
         "time_unix_s",
         "told",
+        "turn",
         "upstream_dialect",
         "usage",
     )
@@ -91,6 +95,7 @@ class Exchange:
         self.upstream_dialect = ""
         self.losses: tuple[Loss, ...] = ()
         self.told: tuple[Loss, ...] = ()
+        self.turn: Turn | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -120,6 +125,8 @@ class Exchange:
         headers = [(b"x-request-id", request_id), (b"request-id", request_id)]
         if self.deployment is not None:
             headers += self.deployment.marks
+            if self.turn is not None:
+                headers.append((b"x-turnout-conversation", self.turn.became(self.deployment.candidate)))
             if self.told:
                 headers.append((b"x-turnout-lost", lost(self.told).encode("latin-1")[:MAX_LOST_BYTES]))
             if self.attempts:
@@ -154,7 +161,10 @@ class Exchange:
             return
         self._is_settled = True
         if self._state is not None and self.deployment is not None:
-            self.cost_usd = charge_usd(self.usage, self._state.candidate(self.deployment.candidate).price)
+            price = self._state.candidate(self.deployment.candidate).price
+            self.cost_usd = charge_usd(self.usage, price)
+            if self.turn is not None and outcome == "ok":
+                self.turn.answered(self.deployment.candidate, self.usage, price)
         if self.call is not None:
             self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
         record = self._record(outcome, status)

@@ -15,7 +15,8 @@ from math import inf
 
 from serving.asked import Asked
 from serving.client_api import ClientApi
-from serving.deciding import decide, embedder, order_of
+from serving.conversations import Conversations
+from serving.deciding import decide, embedder, order_of, turn_in
 from serving.deployment import Deployment
 from serving.dialects.registry import DIALECTS
 from serving.errand import Errand, Relay
@@ -78,6 +79,7 @@ class Gateway:
     records : RecordStore
     states : ReasoningStates, optional
     responses : ResponseStore, optional
+    conversations : Conversations, optional
 
     Attributes
     ----------
@@ -92,12 +94,14 @@ class Gateway:
         records: RecordStore,
         states: ReasoningStates | None = None,
         responses: ResponseStore | None = None,
+        conversations: Conversations | None = None,
     ) -> None:
         self.upstream = upstream
         self.pool = pool
         self.records = records
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
+        self.conversations = conversations if conversations is not None else Conversations()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -154,7 +158,10 @@ class Gateway:
             if api.embeds:
                 decision = embedder(state, exchange.principal, model)
             else:
-                decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt)
+                turn = turn_in(self.conversations, state, exchange.principal, model, asked, headers, body)
+                history = None if turn is None else turn.history()
+                exchange.turn = turn
+                decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt, history)
             exchange.decided(state, model, decision)
             job = Job(
                 state,
