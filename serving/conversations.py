@@ -187,21 +187,17 @@ class Conversations:
         items = _items(body)
         if not keep_for_s or not items:
             return None
-        named = [value for name, value in headers if name in ID_HEADERS]
-        named += [repr(body[name]).encode() for name in _ID_FIELDS if body.get(name) is not None]
+        named: list[object] = [value for name, value in headers if name in ID_HEADERS]
+        named += [body[name] for name in _ID_FIELDS if body.get(name) is not None]
         metadata = body.get("metadata")
         if isinstance(metadata, dict) and isinstance(metadata.get("user_id"), str):
-            named.append(metadata["user_id"].encode("utf-8", "surrogatepass"))
+            named.append(metadata["user_id"])
         opening = opening_of(items)
         if not opening and not named:
             return None
-        digest = blake2b(digest_size=16, key=self._secret)
-        has_tools = b"1" if body.get("tools") else b"0"
-        for part in (*(w.encode() for w in who), has_tools, *named, opening.encode("utf-8", "surrogatepass")):
-            # Lengths go in too, so that no two lists of parts are written alike.
-            digest.update(b"%d:" % len(part))
-            digest.update(part)
-        name = digest.digest()
+        # No two tuples are written alike, whatever they hold; the opening is long, and stands last as it is.
+        told = repr((*who, bool(body.get("tools")), named)).encode() + opening.encode("utf-8", "surrogatepass")
+        name = blake2b(told, digest_size=16, key=self._secret).digest()
         known = self.get(name)
         if known is not None and (n_messages < known.n_messages or len(items) < 2):
             known = None  # it was cut short, or opens once more: what was cached is of another one
