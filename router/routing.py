@@ -273,7 +273,7 @@ class Router:
         if void is None and not all(allowed):
             void = "some candidates may not answer this request"
         if void is None and not is_policys_own:
-            void = "what the conversation has cost so far decided, not the policy alone"
+            void = "the conversation decided, not the policy alone"
         return sentence if void is None else f"not certified here: {void}"
 
     def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:

@@ -188,6 +188,18 @@ def test_time_to_read_anew_counts_where_time_is_measured(router) -> None:
     assert router.route(LONG, policy, latency_s=latency, history=history).candidate == "large"  # 1.5 + 1.1 s
 
 
+def test_a_promise_does_not_hold_where_the_conversation_decided(router, monkeypatch) -> None:
+    name, policy = next(iter(router.bundle.manifest.presets.items()))
+    monkeypatch.setitem(router._promises, name, ("It is promised.", None))
+    own = router.route(PLAIN, name)
+    assert own.promise == "It is promised."
+    assert router.route(PLAIN, name, history=History(own.candidate, True)).promise == "It is promised."
+    other = next(n for n in NAMES if n != own.candidate)
+    kept = router.route(PLAIN, name, history=History(other, True))
+    assert kept.policy == policy
+    assert kept.promise == ("not certified here: the conversation decided, not the policy alone")
+
+
 def test_a_decision_without_history_is_what_it_was(router) -> None:
     assert router.route(LONG, WORTH) == router.route(LONG, WORTH, history=None)
     known = router.route(LONG, WORTH, history=History("medium"))
