@@ -45,8 +45,8 @@ ID_HEADERS = frozenset(
         b"x-session-id",
     }
 )
-#: Fields that tell conversations, or at least people, apart. Messages has ``metadata.user_id``.
-_ID_FIELDS = ("prompt_cache_key", "conversation", "user", "safety_identifier")
+#: Fields that tell conversations, or at least people, apart; ``metadata.user_id`` and ``conversation`` do too.
+_ID_FIELDS = ("prompt_cache_key", "user", "safety_identifier")
 #: What marks the end of what a provider shall cache.
 _MARK = b'"cache_control"'
 #: An assistant's turn that ends with one of these is not over: it is to be gone on with.
@@ -188,10 +188,7 @@ class Conversations:
         if not keep_for_s or not items:
             return None
         named: list[object] = [value for name, value in headers if name in ID_HEADERS]
-        named += [body[name] for name in _ID_FIELDS if body.get(name) is not None]
-        metadata = body.get("metadata")
-        if isinstance(metadata, dict) and isinstance(metadata.get("user_id"), str):
-            named.append(metadata["user_id"])
+        named += _named(body)
         opening = opening_of(items)
         if not opening and not named:
             return None
@@ -291,6 +288,15 @@ def _items(body: Mapping[str, object]) -> Sequence[object]:
     if isinstance(said, str):
         return ({"role": "user", "content": said},)
     return said if isinstance(said, list) else ()
+
+
+def _named(body: Mapping[str, object]) -> list[object]:
+    """Return the ids that stand in a body."""
+    metadata, conversation = body.get("metadata"), body.get("conversation")
+    found = [body.get(name) for name in _ID_FIELDS]
+    found.append(conversation.get("id") if isinstance(conversation, dict) else conversation)
+    found.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return [value for value in found if isinstance(value, str)]
 
 
 def _begun(part: object) -> object:

@@ -196,6 +196,8 @@ def test_what_differs_is_another_conversation() -> None:
         (body, [], {}),
         ({**body, "tools": [{}]}, headers, {}),  # opencode asks for a title beside the first answer
         ({**body, "prompt_cache_key": "k"}, headers, {}),
+        ({**body, "conversation": {"id": "conv_1"}}, headers, {}),
+        ({**body, "metadata": {"user_id": '{"session_id":"s1"}'}}, headers, {}),
         ({"messages": [{"role": "user", "content": "hello!"}, body["messages"][1]]}, headers, {}),
     ]
     for other, sent, who in others:
@@ -211,6 +213,14 @@ def test_one_cut_short_or_opened_once_more_is_another_and_one_asked_again_is_not
     assert place(memory, {"messages": said}).history() is not None
     place(memory, {"messages": said[:1]}).answered("large", Usage(10, 5), None)
     assert place(memory, {"messages": said[:1]}).history() is None
+
+
+def test_ids_that_are_no_strings_are_passed_over() -> None:
+    nested: object = "x"
+    for _ in range(5_000):
+        nested = [nested]
+    body = {"messages": [{"role": "user", "content": "hello"}], "conversation": {"id": nested}, "user": nested}
+    assert Conversations().turn_of(("me", "auto"), body, (), n_messages=1) is not None
 
 
 def test_nothing_to_go_by_is_no_conversation() -> None:
