@@ -16,6 +16,7 @@ from router.domain import (
     Price,
     Prompt,
     Shape,
+    Speed,
 )
 from router.errors import (
     BundleCorrupt,
@@ -56,5 +57,6 @@ __all__ = [
     "Router",
     "RouterError",
     "Shape",
+    "Speed",
     "UnknownCandidate",
 ]

@@ -19,7 +19,8 @@ class Forecast:
     """What a decision says of one candidate; None is unknown, never zero.
 
     ``excluded_by`` names the filter that removed it, or is None; ``is_dominated`` says that another eligible
-    candidate is at least as good for at most the same money.
+    candidate is at least as good for at most the same money. ``latency_s`` is expected until the answer is whole, from
+    how fast the candidate was lately.
     """
 
     candidate: str
@@ -35,6 +36,7 @@ class Forecast:
     quality_per_usd: float | None
     is_dominated: bool
     excluded_by: str | None
+    latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Outlook:
         NaN where unknown.
     cost_usd, cost_usd_p90 : sequences of m float
         NaN where unknown.
+    latency_s : sequence of m float
+        Expected seconds until the answer is whole, NaN where unknown; empty where no speed is known at all.
     """
 
     candidates: Sequence[str]
@@ -75,6 +79,7 @@ class Outlook:
     output_tokens_p90: Sequence[float]
     cost_usd: Sequence[float]
     cost_usd_p90: Sequence[float]
+    latency_s: Sequence[float] = ()
 
     def forecasts(self) -> tuple[Forecast, ...]:
         """Make one row per candidate."""
@@ -94,6 +99,7 @@ class Outlook:
                 known(self.quality[i] / self.cost_usd[i]) if self.cost_usd[i] else None,
                 pointless[i],
                 self.excluded_by[i],
+                known(self.latency_s[i]) if self.latency_s else None,
             )
             for i, name in enumerate(self.candidates)
         )

@@ -120,6 +120,14 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a candidate answers, as observed: seconds to its first content, and for each output token after it."""
+
+    first_content_s: float
+    s_per_output_token: float
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """What the bundle says of n prompts and its m candidates, before any price.
 
@@ -177,11 +185,15 @@ class Constraints:
         Globs on candidate names; an empty ``allow`` allows all; ``deny`` wins.
     max_cost_usd : float or None
         Upper bound on the expected cost of the call; a candidate of unknown price fails it.
+    max_latency_s : float or None
+        Upper bound on the expected seconds until the answer is whole. A candidate of unknown speed fails it where
+        another is known to keep it, and passes where none is: what nobody has measured yet excludes nobody.
     """
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     max_cost_usd: float | None = None
+    max_latency_s: float | None = None
 
 
 NO_CONSTRAINTS = Constraints()

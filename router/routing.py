@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from math import nan
 
 import numpy as np
 
 from router.bundle import Bundle, load
 from router.decision import Decision, Outlook, known
-from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt
+from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
-from router.policy import DEFAULT_PRESETS, FALL_BELOW, check, eligible, order
+from router.latency import expected_latencies_s, with_mean
+from router.policy import DEFAULT_PRESETS, FALL_BELOW, KINDS, check, eligible, order
 from router.predictors import NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
@@ -160,7 +160,7 @@ class Router:
         prompt: Prompt | str,
         policy: Policy | str | None = None,
         constraints: Constraints = NO_CONSTRAINTS,
-        latency_s: Mapping[str, float] | None = None,
+        speeds: Mapping[str, Speed] | None = None,
         history: History | None = None,
     ) -> Decision:
         """Decide who shall answer.
@@ -171,9 +171,10 @@ class Router:
         policy : Policy, str or None
             A policy, the name of a preset, or the default preset.
         constraints : Constraints
-        latency_s : Mapping of str to float, optional
-            Expected seconds per candidate, for the kind ``latency``. Where it says nothing of any candidate, expected
-            output tokens stand in: the longer answer is the slower.
+        speeds : Mapping of str to Speed, optional
+            How fast candidates answer, for the kind ``latency`` and for ``max_latency_s``: with the predicted output
+            tokens it makes the expected latency of this request. One that it says nothing of is ranked at the mean of
+            the others; where it says nothing of any, expected output tokens stand in: the longer answer is the slower.
         history : History, optional
             Of the conversation that the request goes on with. An incumbent that is in the middle of something is
             chosen while it may answer; otherwise the policy ranks by costs that count what is cached.
@@ -194,18 +195,21 @@ class Router:
             prompt = Prompt.of(prompt)
 
         given = self.bundle.outputs([prompt.text])
-        outlook = self._outlook(prompt, constraints, given)
+        outlook = self._outlook(prompt, constraints, given, speeds)
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
-        # Without a measured latency the longer answer is the slower.
-        latency = [latency_s.get(name, nan) for name in self._names] if latency_s else outlook.output_tokens
+        latency, measured = None, None
+        if KINDS[rule.kind][3]:
+            # Without a measured latency the longer answer is the slower.
+            measured = with_mean(outlook.latency_s)
+            latency = measured or outlook.output_tokens
         anchor = self._place.get(rule.anchor) if rule.anchor is not None else None
         ranked = order(outlook.quality, outlook.cost_usd, rule, allowed=allowed, latency_s=latency, anchor=anchor)
         alone, switch_usd = ranked[0], None
         if history is not None:
             ranked, switch_usd = self._continued(
-                history, outlook, rule, ranked, allowed, latency, anchor, is_measured=bool(latency_s)
+                history, outlook, rule, ranked, allowed, latency, anchor, is_measured=measured is not None
             )
 
         first = ranked[0]
@@ -244,7 +248,7 @@ class Router:
         rule: Policy,
         ranked: list[int],
         allowed: Sequence[bool],
-        latency: Sequence[float],
+        latency: Sequence[float] | None,
         anchor: int | None,
         *,
         is_measured: bool,
@@ -255,7 +259,7 @@ class Router:
         if any(cached for cached, _ in prefix_tokens):
             costs = effective_costs_usd(history, self._prices, outlook.cost_usd, prefix_tokens)
             # Where output tokens stand in for seconds, there is nothing that seconds could be added to.
-            slowed = prefill_s(history, latency, prefix_tokens) if is_measured else latency
+            slowed = prefill_s(history, latency, prefix_tokens) if latency and is_measured else latency
             ranked = order(outlook.quality, costs, rule, allowed=allowed, latency_s=slowed, anchor=anchor)
         at = self._names.index(history.incumbent) if history.incumbent in self._names else None
         if history.is_pending and at is not None and allowed[at]:
@@ -284,7 +288,13 @@ class Router:
         best = max(probability)
         return self.bundle.manifest.tasks[probability.index(best)], best
 
-    def _outlook(self, prompt: Prompt, constraints: Constraints, given: Mapping[str, Floats]) -> Outlook:
+    def _outlook(
+        self,
+        prompt: Prompt,
+        constraints: Constraints,
+        given: Mapping[str, Floats],
+        speeds: Mapping[str, Speed] | None = None,
+    ) -> Outlook:
         """Price and filter one prompt."""
         quality, low, high, tokens, tokens_p90 = self._predicted([prompt], given)[:, 0].tolist()
         input_tokens = [prompt.shape.n_characters * rate for rate in self._rates]
@@ -298,6 +308,11 @@ class Router:
                 # `not <=` rather than `>`: an unknown cost (NaN) fails too.
                 if excluded[i] is None and not usd <= constraints.max_cost_usd:
                     excluded[i] = "max_cost_usd"
+        latency_s: Sequence[float] = ()
+        if speeds:
+            latency_s = expected_latencies_s(self._names, speeds, tokens, prompt.shape.n_choices)
+            if constraints.max_latency_s is not None:
+                _bound_latency(excluded, latency_s, constraints.max_latency_s)
         return Outlook(
             candidates=self._names,
             like=self._like,
@@ -310,7 +325,16 @@ class Router:
             output_tokens_p90=tokens_p90,
             cost_usd=cost_usd,
             cost_usd_p90=expected_costs_usd(self._prices, input_tokens, tokens_p90),
+            latency_s=latency_s,
         )
+
+
+def _bound_latency(excluded: list[str | None], latency_s: Sequence[float], most_s: float) -> None:
+    """Exclude who is known to be too slow, and, where somebody is known not to be, the unknown too."""
+    has_known = any(why is None and s <= most_s for why, s in zip(excluded, latency_s, strict=True))
+    for i, seconds in enumerate(latency_s):
+        if excluded[i] is None and (seconds > most_s or (has_known and seconds != seconds)):
+            excluded[i] = "max_latency_s"
 
 
 def _continuing(

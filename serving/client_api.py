@@ -30,6 +30,10 @@ from serving.embedding import parse_embeddings
 _CHAT_CONTENT = re.compile(
     rb'"(?:content|reasoning_content|reasoning|refusal|name|arguments|text|finish_reason)"\s*:\s*"[^"]'
 )
+_WORDS = re.compile(
+    rb'"(?:content|text|delta|thinking|partial_json|arguments|reasoning_content|reasoning|refusal)"'
+    rb'\s*:\s*"((?:[^"\\]|\\.)*)"'
+)
 _RESPONSES_BEGINNINGS = re.compile(
     rb'"type"\s*:\s*"(?:error|response\.(?:created|queued|in_progress|failed|[a-z_]+\.added))"'
 )
@@ -42,6 +46,14 @@ def _goes_on(event: bytes, beginnings: re.Pattern[bytes]) -> bool:
 
 def _is_chat_content(event: bytes) -> bool:
     return _CHAT_CONTENT.search(event) is not None
+
+
+def n_characters(event: bytes) -> int:
+    """Count, roughly, what an event of any of the APIs says of the answer: words, thoughts, arguments."""
+    # Responses repeat at each end what the deltas said.
+    if b'"response.' in event and b'.delta"' not in event:
+        return 0
+    return sum(map(len, _WORDS.findall(event)))
 
 
 class Watch(Protocol):

@@ -251,40 +251,26 @@ def server_of(application: Application, settings: Settings, ready: Callable[[int
     uvicorn.Server
         Not yet running.
     """
-    import gc
-    import math
-
     import uvicorn
 
     from serving.arrival import protocol_of
+    from serving.server import Server
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-            await super().startup(sockets)  # type: ignore[arg-type]
-            if self.started and not self.should_exit:
-                # What start-up left behind lives as long as the process: no collection need look at it again.
-                gc.collect()
-                gc.freeze()
-                ready(self.servers[0].sockets[0].getsockname()[1])
-
-    return Server(
-        uvicorn.Config(
-            application,
-            host=settings.server.host,
-            port=settings.server.port,
-            http=protocol_of(application.limits),
-            loop="uvloop",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            server_header=False,
-            # Nothing here acts on the client's address, and X-Forwarded-For is only a claim.
-            proxy_headers=False,
-            log_config=None,
-            # uvicorn counts whole seconds, and takes none at all for ever.
-            timeout_graceful_shutdown=max(1, math.ceil(settings.server.shutdown_timeout_s)),
-        )
+    config = uvicorn.Config(
+        application,
+        host=settings.server.host,
+        port=settings.server.port,
+        http=protocol_of(application.limits),
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        # Nothing here acts on the client's address, and X-Forwarded-For is only a claim.
+        proxy_headers=False,
+        log_config=None,
     )
+    return Server(config, application.gateway.drain, settings.server.shutdown_timeout_s, ready)
 
 
 def _run(server: uvicorn.Server) -> None:

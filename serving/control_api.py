@@ -8,6 +8,7 @@ Entry point: :func:`control_api`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -17,12 +18,14 @@ from fastapi.security import HTTPBearer
 from router import Candidate, Explanation, Policy, Price
 from router.domain import Capabilities
 from serving import fields
+from serving.admission import AdmissionStatus
 from serving.asked import parse_chat as parse
 from serving.deciding import decide, models_for, turn_in
 from serving.errors import NotFound
 from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
+from serving.metrics import CONTENT_TYPE, Observed, exposition
 from serving.pool import DeploymentStatus
 from serving.records import RecordStatus
 from serving.state import State
@@ -118,13 +121,17 @@ class PoolCandidate:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """The whole pool as it is now; ``records`` says whether the records of requests are still being kept."""
+    """The whole pool as it is now; ``records`` says whether the records of requests are still being kept.
+
+    ``admission`` says how much is in hand and how much was turned away.
+    """
 
     bundle: str
     loaded_unix_s: float
     default_preset: str
     presets: Mapping[str, Policy]
     records: RecordStatus
+    admission: AdmissionStatus
     candidates: list[PoolCandidate]
 
 
@@ -140,6 +147,7 @@ def control_api(gateway: Gateway) -> APIRouter:
     APIRouter
     """
     api = APIRouter()
+    started_unix_s = time.time()
 
     async def principal(request: Request) -> Principal:
         return gateway.ready().keys.authenticate(request.scope["headers"])
@@ -154,14 +162,15 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.get("/readyz", tags=["health"], responses={503: {"description": "Not yet, or no longer."}})
     async def readyz() -> Health:
-        """Say whether requests can be served: 503 until bundle and provider connections are ready."""
+        """Say whether requests can be served: 503 until bundle and connections are ready, and from SIGTERM on."""
+        gateway.drain.check()
         return Health("ready", gateway.ready().bundle_id)
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
     async def route(request: Request, caller: Principal = asking) -> Explanation:
         """Decide, call nobody: the body of a chat completion, or just a prompt."""
         raw = await request.body()
-        body = fields.document(raw)
+        body = fields.request_of(raw)
         prompt = fields.optional(body, "prompt", str, "a string")
         if prompt is not None:
             body["messages"] = [{"role": "user", "content": prompt}]
@@ -214,7 +223,10 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.get("/v1/pool", tags=["routing"], dependencies=asks_key)
     async def pool(caller: Principal = asking) -> PoolView:
-        """Show candidates, prices, capabilities, the live status of their deployments, and that of the records."""
+        """Show candidates, prices, capabilities, the live status of their deployments, and that of the records.
+
+        All of it is of the requests that passed: nothing is probed, which would cost money.
+        """
         state = gateway.ready()
         status = {row.deployment: row for row in gateway.pool.snapshot()}
         return PoolView(
@@ -223,11 +235,37 @@ def control_api(gateway: Gateway) -> APIRouter:
             default_preset=state.settings.routing.default,
             presets=state.router.presets,
             records=gateway.records.status(),
+            admission=gateway.admission.status(),
             candidates=[
                 _pool_candidate(state, candidate, status)
                 for candidate in state.candidates.values()
                 if caller.may_use(candidate.name)
             ],
+        )
+
+    @api.get(
+        "/metrics",
+        tags=["health"],
+        dependencies=asks_key,
+        response_class=Response,
+        responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}},
+    )
+    async def scrape(caller: Principal = asking) -> Response:
+        """Expose the pool's counts to Prometheus: requests, times, tokens, costs, health, and the records'."""
+        state = gateway.ready()
+        return Response(
+            exposition(
+                Observed(
+                    deployments=[row for row in gateway.pool.snapshot() if caller.may_use(row.candidate)],
+                    histograms=gateway.pool.histograms(),
+                    retries=gateway.pool.retries,
+                    records=gateway.records.status(),
+                    bundle=state.bundle_id,
+                    loaded_unix_s=state.loaded_unix_s,
+                    started_unix_s=started_unix_s,
+                )
+            ),
+            media_type=CONTENT_TYPE,
         )
 
     return api

@@ -14,7 +14,7 @@ from serving.deciding import models_for
 from serving.dialects.passing_states import filter_messages
 from serving.errors import NotFound, UpstreamError
 from serving.exchange import Exchange, Header
-from serving.fields import document
+from serving.fields import request_of
 from serving.gateway import Answer, Gateway
 from serving.sending import to_send
 from serving.state import State
@@ -48,7 +48,7 @@ async def count_tokens(
     """
     state = gateway.ready()
     assert exchange.principal is not None
-    asked = parse_messages(document(body), headers)
+    asked = parse_messages(request_of(body), headers)
     asked = replace(asked, model=state.meant(asked.model))
     if asked.model not in models_for(state, exchange.principal):
         raise NotFound("no such model: GET /v1/models lists them", param="model")

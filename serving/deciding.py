@@ -2,7 +2,7 @@
 
 A model name either asks for a decision (``auto``, ``auto:PRESET``) or designates a candidate. What a key may
 not use is filtered out of the first and does not exist for the second. Synchronous, and pure but for reading
-live latencies.
+how fast candidates are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def decide(
     ----------
     state : State
     pool : Pool
-        Gives the live latencies, for the policy kind ``latency``.
+        Says how fast candidates are, for the policy kind ``latency``, for ``max_latency_s`` and for forecasts.
     principal : Principal
         Who asks; limits the candidates.
     model : str
@@ -75,7 +75,7 @@ def decide(
             prompt,
             policy,
             _within(state, principal, dials.constraints),
-            _latency_s(state, pool) if policy.kind == "latency" else None,
+            pool.speeds(),
             history,
         )
     except NoEligibleCandidate as error:
@@ -156,16 +156,6 @@ def _within(state: State, principal: Principal, constraints: Constraints) -> Con
         return constraints
     forbidden = tuple(name for name in state.candidates if not principal.may_use(name))
     return replace(constraints, deny=(*constraints.deny, *forbidden)) if forbidden else constraints
-
-
-def _latency_s(state: State, pool: Pool) -> dict[str, float] | None:
-    """Expect seconds per candidate; one never observed counts as the mean of the others: it gets its turn."""
-    seen = {name: pool.latency_s(name) for name in state.candidates}
-    known = [seconds for seconds in seen.values() if seconds is not None]
-    if not known:
-        return None
-    mean = sum(known) / len(known)
-    return {name: mean if seconds is None else seconds for name, seconds in seen.items()}
 
 
 def _designated(state: State, name: str, constraints: Constraints, prompt: Prompt) -> Decision:

@@ -1,8 +1,8 @@
 """The inference endpoints, plain ASGI: between the wire and the gateway, errors in the caller's own envelope.
 
-One class serves every path: it authenticates, reads the body, lets something answer, and sends that. It listens for
-the client leaving from the moment the body has arrived, and then drops everything at once, the call to the provider
-included. Entry point: :class:`Endpoint`.
+One class serves every path: it authenticates, admits, reads the body, lets something answer, and sends that. It listens
+for the client leaving from the moment the body has arrived, and then drops everything at once, the call to the provider
+included. When the process ends before an answer does, it says so to the client. Entry point: :class:`Endpoint`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from serving import logs
+from serving.admission import PRIORITY_HEADER, Priority, priority_of
 from serving.dialects.dialect import Dialect
 from serving.edge import Limits, Receive, Scope, Send, read_body, send_error
-from serving.errors import GatewayError, MethodNotAllowed, UpgradeRequired
+from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, Overloaded, UpgradeRequired
 from serving.exchange import Exchange, Header
 from serving.gateway import Answer, Gateway
+from serving.idempotency import HEADER as IDEMPOTENCY_HEADER
+from serving.idempotency import Replay
 
 #: How long after its body arrived a request is served before anybody listens for its client leaving.
 _WATCH_AFTER_S = 0.02
@@ -54,6 +58,7 @@ class Endpoint:
         self._limits = limits
         self._path = path
         self.write_error = dialect.write_error
+        self._overloaded_status = dialect.overloaded_status
         self._answering = answering
         self._ping = ping
 
@@ -63,18 +68,20 @@ class Endpoint:
         try:
             if scope["method"] != "POST":
                 raise _refused_method(self._path, scope)
-            exchange.principal = self._gateway.ready().keys.authenticate(scope["headers"])
+            gateway, headers = self._gateway, scope["headers"]
+            exchange.principal = gateway.ready().keys.authenticate(headers)
+            claim, key = _marks(headers)
+            priority = priority_of(exchange.principal, claim)
+            # Who is turned away for want of time or places is turned away before its body is looked at.
+            gateway.admission.screen(priority)
             body = await read_body(scope, receive, self._limits)
-            await self._serve(exchange, scope, body, receive, send)
+            if not gateway.idempotency.keep_for_s:
+                key = None
+            await self._serve(_Request(exchange, priority, key, scope, body), receive, send)
         except GatewayError as error:
-            if exchange.principal is not None:
-                exchange.fail(self._gateway.records, error)
-            else:
-                note_refused(error, exchange.id)
-            headers = [*exchange.headers(), *([(b"allow", b"POST")] if isinstance(error, MethodNotAllowed) else [])]
-            await send_error(send, error, headers, self.write_error(error, exchange.id))
+            await self._refuse(exchange, error, send)
 
-    async def _serve(self, exchange: Exchange, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None, "ASGI servers run applications in tasks"
         has_left = False
@@ -95,16 +102,53 @@ class Endpoint:
         # A task costs as much as parsing the request; an answer quicker than this needs no watcher.
         timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin_watch)
         try:
-            answer = await self._answering(exchange, scope["headers"], body, scope.get("query_string", b""))
-            await self._send(answer, send)
+            if request.key is None:
+                await self._answer(request, send)
+            else:
+                await self._answer_once(request, request.key, send)
         except asyncio.CancelledError:
-            if not has_left:
+            if has_left:
+                task.uncancel()
+            elif self._gateway.drain.is_over and not request.is_begun:
+                task.uncancel()
+                raise self._gateway.drain.cause() from None
+            else:
                 raise
-            task.uncancel()
         finally:
             timer.cancel()
             if watcher is not None:
                 watcher.cancel()
+
+    async def _answer_once(self, request: _Request, key: bytes, send: Send) -> None:
+        """Answer a request that may come again: repeat what was answered, or take note of what is."""
+        gateway, exchange = self._gateway, request.exchange
+        assert exchange.principal is not None
+        claimed = await gateway.idempotency.claim(exchange.principal.name, self._path, key, request.body)
+        if isinstance(claimed, Replay):
+            exchange.settle(gateway.records, "replayed", claimed.status)
+            await claimed.send(send)
+            return
+        send = claimed.recording(send)
+        try:
+            await self._answer(request, send)
+        except GatewayError as error:
+            await self._refuse(exchange, error, send)
+        finally:
+            claimed.end(exchange.outcome)
+
+    async def _answer(self, request: _Request, send: Send) -> None:
+        """Answer a request, in a place of its own among those in flight."""
+        admission, scope = self._gateway.admission, request.scope
+        if not admission.take(request.priority):
+            await admission.wait(request.priority)
+        try:
+            answer = await self._answering(
+                request.exchange, scope["headers"], request.body, scope.get("query_string", b"")
+            )
+            request.is_begun = True
+            await self._send(answer, send)
+        finally:
+            admission.give_back(request.priority)
 
     async def _send(self, answer: Answer, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": answer.headers}
@@ -118,10 +162,43 @@ class Endpoint:
             async for event in answer.stream:
                 pinging.last_sent_at = time.monotonic()
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+        except asyncio.CancelledError:
+            drain, task = self._gateway.drain, asyncio.current_task()
+            if not drain.is_over or task is None:
+                raise
+            task.uncancel()
+            last = answer.stream.interrupted(drain.cause())
+            # The provider is let go of at once, whether or not the client takes our last words.
+            await answer.stream.close()
+            await send({"type": "http.response.body", "body": last, "more_body": True})
         finally:
             pinging.stop()
             await answer.stream.close()
         await send({"type": "http.response.body", "body": b""})
+
+    async def _refuse(self, exchange: Exchange, error: GatewayError, send: Send) -> None:
+        """Answer with an error, and settle, or note, what it was the answer to."""
+        if isinstance(error, Overloaded):
+            # Counted, not recorded: who turns away thousands a second has no time to write of each.
+            error.status = self._overloaded_status
+        elif exchange.principal is not None:
+            exchange.fail(self._gateway.records, error)
+        else:
+            note_refused(error, exchange.id)
+        headers = [*exchange.headers(), *([(b"allow", b"POST")] if isinstance(error, MethodNotAllowed) else [])]
+        await send_error(send, error, headers, self.write_error(error, exchange.id))
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request that has arrived; ``key`` is its idempotency key, ``is_begun`` says that it is being answered."""
+
+    exchange: Exchange
+    priority: Priority
+    key: bytes | None
+    scope: Scope
+    body: bytes
+    is_begun: bool = False
 
 
 class _Pinging:
@@ -163,6 +240,19 @@ def note_refused(error: GatewayError, request_id: str | None = None) -> None:
         {"id": request_id, "status": error.status, "outcome": error.outcome, "code": error.code},
         level="warning",
     )
+
+
+def _marks(headers: list[Header]) -> tuple[bytes | None, bytes | None]:
+    """Return the priority that a request claims and its idempotency key."""
+    claim = key = None
+    for name, value in headers:
+        if name == PRIORITY_HEADER:
+            claim = value
+        elif name == IDEMPOTENCY_HEADER:
+            if key is not None:
+                raise InvalidRequest("Idempotency-Key is given more than once", param="Idempotency-Key")
+            key = value
+    return claim, key
 
 
 def _refused_method(path: str, scope: Scope) -> GatewayError:

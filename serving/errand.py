@@ -41,6 +41,10 @@ class Conveyor(Protocol):
     def has_content(self) -> bool:
         """Some of the answer itself has come: from here on there is no other attempt."""
 
+    @property
+    def n_characters(self) -> int:
+        """Of words, thoughts and arguments passed on so far: what a cut-off answer is estimated by."""
+
     def pass_on(self, event: bytes) -> bytes:
         """Take one whole event of the provider; return what the client gets for it, perhaps nothing."""
 

@@ -7,6 +7,8 @@
         + KeysRequired                   -    listening beyond loopback without a single key
       x ClientDisconnected              499   client_disconnected      (nobody is listening: nothing is sent)
       x NotReady                        503   not_ready
+      x Overloaded                    503/529 overloaded               (too much at once: shed before it cost anything)
+      x ShuttingDown                    503   shutting_down
       x RequestError                          the caller's fault; never retried, never counted against a provider
         + InvalidRequest                400   invalid_value            (names ``param``)
         + NoEligible                    400   no_eligible_candidate
@@ -15,8 +17,10 @@
         + NotFound                      404   model_not_found
         + MethodNotAllowed              405   method_not_allowed
         + ReceiveTimeout                408   receive_timeout
+        + IdempotencyConflict           409   idempotency_in_progress  (its answer is being made, or was not kept)
         + BodyTooLarge                  413   body_too_large
         + UnsupportedEncoding           415   unsupported_encoding
+        + IdempotencyKeyReused          422   idempotency_key_reused
         + UpgradeRequired               426   upgrade_required         (a WebSocket where there is none)
         + HeadersTooLarge               431   headers_too_large
       x UpstreamError                         one attempt failed; carries provider, deployment, status, is_retryable
@@ -119,6 +123,22 @@ class NotReady(GatewayError):
     code = "not_ready"
 
 
+class Overloaded(GatewayError):
+    """The gateway has as much to do as it can; the request was turned away before it cost anything."""
+
+    status = 503
+    code = "overloaded"
+    outcome = "shed"
+
+
+class ShuttingDown(GatewayError):
+    """The gateway ends, and could not wait for this request any longer."""
+
+    status = 503
+    code = "shutting_down"
+    outcome = "shutting_down"
+
+
 class RequestError(GatewayError):
     """The caller's own fault."""
 
@@ -176,6 +196,20 @@ class ReceiveTimeout(RequestError):
 
     status = 408
     code = "receive_timeout"
+
+
+class IdempotencyConflict(RequestError):
+    """The answer to this idempotency key cannot be repeated: it is still being made, or was not kept."""
+
+    status = 409
+    code = "idempotency_in_progress"
+
+
+class IdempotencyKeyReused(RequestError):
+    """The same idempotency key came with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class BodyTooLarge(RequestError):

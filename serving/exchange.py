@@ -9,22 +9,26 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
+from math import isfinite
 
-from router import Decision, Policy
+from router import Decision, Policy, Prompt
 from router.pricing import Usage, charge_usd
+from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving import logs
+from serving.attempt import OVERTAKEN, Attempt
 from serving.conversations import Turn
-from serving.deployment import Deployment
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
 from serving.keys import Principal
-from serving.pool import Call
 from serving.records import RecordStore, RequestRecord
 from serving.state import State
 
 Header = tuple[bytes, bytes]
 _NOTHING_USED = Usage()
+#: Of text that nobody counted.
+CHARACTERS_PER_TOKEN = 4
 #: Of the report in a header; the record has it whole.
 MAX_LOST_BYTES = 2_048
 
@@ -38,20 +42,22 @@ class Exchange:
         Names the request and its decision, in headers, records and logs.
     requested_model : str
         What was asked for, once it is known to be configured: a stranger's word is not kept.
+    attempt : Attempt or None
+        The one that counts: under way, or what answered.
     usage : Usage
         As the provider counted it.
+    is_usage_estimated : bool
+        It did not, since the answer was cut off: it is our estimate of what was sent.
     cost_usd : float or None
         What the usage cost, once settled; None when price or usage is unknown.
     api : str
         The API it came by, such as "messages".
-    upstream_dialect : str
-        What the provider was spoken to in.
-    losses : tuple of Loss
-        What of the request the provider could not be sent as it was.
     attempts : tuple of (str, str)
         Deployments that failed before the one that answered, and how.
     time_unix_s : float
         When it arrived.
+    outcome : str
+        How it ended, once settled.
     turn : Turn or None
         Its place in a conversation, where one is recognised.
     """
@@ -59,22 +65,21 @@ class Exchange:
     __slots__ = (
         "_began_at",
         "_is_settled",
+        "_prompt",
         "_state",
         "api",
+        "attempt",
         "attempts",
-        "call",
         "cost_usd",
         "decision",
-        "deployment",
         "id",
         "is_stream",
-        "losses",
+        "is_usage_estimated",
+        "outcome",
         "principal",
         "requested_model",
         "time_unix_s",
-        "told",
         "turn",
-        "upstream_dialect",
         "usage",
     )
 
@@ -86,54 +91,74 @@ class Exchange:
         self.requested_model = ""
         self.is_stream = False
         self.decision: Decision | None = None
-        self.deployment: Deployment | None = None
-        self.call: Call | None = None
+        self.attempt: Attempt | None = None
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
         self.api = ""
         self.attempts: tuple[tuple[str, str], ...] = ()
-        self.upstream_dialect = ""
-        self.losses: tuple[Loss, ...] = ()
-        self.told: tuple[Loss, ...] = ()
+        self.is_usage_estimated = False
+        self._prompt: Prompt | None = None
+        self.outcome = ""
         self.turn: Turn | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
 
-    def decided(self, state: State, model: str, decision: Decision) -> None:
+    def decided(self, state: State, model: str, decision: Decision, prompt: Prompt | None = None) -> None:
         """Note the decision; from here on the request is bound to this state."""
         self._state = state
+        self._prompt = prompt
         self.requested_model = model
         self.decision = decision
 
-    def relayed(self, upstream_dialect: str, losses: tuple[Loss, ...], mode: str) -> None:
-        """Note how the request goes on, what it loses thereby, and whether the client is told."""
-        self.upstream_dialect = upstream_dialect
-        self.losses = losses
-        self.told = () if mode == "silent" else tuple(loss for loss in losses if not loss.is_hint)
-
-    def attempt_failed(self, error: UpstreamError) -> None:
+    def attempt_failed(self, attempt: Attempt, error: UpstreamError) -> None:
         """Note that one attempt failed before anything of it was sent; the exchange goes on."""
-        if self.deployment is not None:
-            self.attempts = (*self.attempts, (self.deployment.name, error.outcome))
-        if self.call is not None:
-            self.call.finish(error.outcome, wait_s=error.retry_after_s)
+        self.attempts = (*self.attempts, (attempt.deployment.name, error.outcome))
+        attempt.finish(error.outcome, error.retry_after_s)
+
+    def overtaken(self, attempt: Attempt) -> None:
+        """Note that another attempt began its answer before this one."""
+        self.attempts = (*self.attempts, (attempt.deployment.name, OVERTAKEN))
+        attempt.finish(OVERTAKEN)
+
+    def cut_off(self, n_characters: int | None) -> None:
+        """Estimate what an answer cost that nobody counted, since it was cut off.
+
+        Providers bill what they have read and written, so zero is no estimate. What was read is estimated as for the
+        decision; of what was written a token is taken to be four characters.
+
+        Parameters
+        ----------
+        n_characters : int or None
+            Written until then; None where nobody saw them, of an answer that was to come whole: it counts as long as
+            the decision thought.
+        """
+        if self.attempt is None or self.attempt.call is None or self.usage.output_tokens is not None:
+            return
+        n_read, n_written = self._foreseen_tokens()
+        if n_characters is not None:
+            n_written = -(-n_characters // CHARACTERS_PER_TOKEN)
+        if self.usage.input_tokens is not None:
+            n_read = self.usage.input_tokens
+        self.usage = replace(self.usage, input_tokens=n_read, output_tokens=n_written)
+        self.is_usage_estimated = True
 
     def headers(self) -> list[Header]:
         """Return the response headers that say who answers, why and at what cost; unknown ones are absent."""
         request_id = self.id.encode()
         headers = [(b"x-request-id", request_id), (b"request-id", request_id)]
-        if self.deployment is not None:
-            headers += self.deployment.marks
+        attempt = self.attempt
+        if attempt is not None:
+            headers += attempt.deployment.marks
             if self.turn is not None:
-                headers.append((b"x-turnout-conversation", self.turn.became(self.deployment.candidate)))
-            if self.told:
-                headers.append((b"x-turnout-lost", lost(self.told).encode("latin-1")[:MAX_LOST_BYTES]))
+                headers.append((b"x-turnout-conversation", self.turn.became(attempt.deployment.candidate)))
+            if attempt.told:
+                headers.append((b"x-turnout-lost", lost(attempt.told).encode("latin-1")[:MAX_LOST_BYTES]))
             if self.attempts:
                 failed = ", ".join(f"{name};{outcome}" for name, outcome in self.attempts)
                 headers.append((b"x-turnout-failed-attempts", failed.encode("latin-1", "replace")))
-            if self.upstream_dialect not in ("", self.api):
-                headers.append((b"x-turnout-translated", f"{self.api}>{self.upstream_dialect}".encode()))
+            if (spoken := attempt.relay.line.dialect) != self.api:
+                headers.append((b"x-turnout-translated", f"{self.api}>{spoken}".encode()))
         if self.decision is not None:
             headers += (
                 (b"x-turnout-decision-id", request_id),
@@ -160,19 +185,21 @@ class Exchange:
         if self._is_settled:
             return
         self._is_settled = True
-        if self._state is not None and self.deployment is not None:
-            price = self._state.candidate(self.deployment.candidate).price
+        attempt = self.attempt
+        if self._state is not None and attempt is not None:
+            price = self._state.candidate(attempt.deployment.candidate).price
             self.cost_usd = charge_usd(self.usage, price)
             if self.turn is not None and outcome == "ok":
-                self.turn.answered(self.deployment.candidate, self.usage, price)
-        if self.call is not None:
-            self.call.finish(outcome, self.usage.output_tokens, self.cost_usd)
+                self.turn.answered(attempt.deployment.candidate, self.usage, price)
+        if attempt is not None and attempt.call is not None:
+            attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
+        self.outcome = outcome
         record = self._record(outcome, status)
         records.add(record)
         logs.event(
             "request",
-            partial(_logged, record, self.deployment.is_emulated if self.deployment else None),
-            level="info" if status < 500 and outcome in ("ok", "caller_error") else "warning",
+            partial(_logged, record, attempt.deployment.is_emulated if attempt else None),
+            level="info" if status < 500 and outcome in ("ok", "replayed", "caller_error") else "warning",
         )
 
     def fail(self, records: RecordStore, error: GatewayError) -> None:
@@ -180,7 +207,7 @@ class Exchange:
         self.settle(records, error.outcome, error.status)
 
     def _record(self, outcome: str, status: int) -> RequestRecord:
-        decision, policy, call, usage = self.decision, None, self.call, self.usage
+        decision, policy, attempt, usage = self.decision, None, self.attempt, self.usage
         if decision is not None:
             policy = decision.policy
         return RequestRecord(
@@ -192,7 +219,7 @@ class Exchange:
             outcome,
             self.is_stream,
             candidate=self._who(),
-            deployment=self.deployment.name if self.deployment else None,
+            deployment=attempt.deployment.name if attempt else None,
             policy_kind=policy.kind if policy else None,
             policy_value=policy.value if policy else None,
             policy_name=policy.name if policy else None,
@@ -207,19 +234,33 @@ class Exchange:
             cache_write_tokens=usage.cache_write_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             cost_usd=self.cost_usd,
-            first_byte_s=call.first_byte_s if call else None,
+            first_byte_s=attempt.call.first_byte_s if attempt and attempt.call else None,
             total_s=time.perf_counter() - self._began_at,
             api=self.api or None,
-            upstream_dialect=self.upstream_dialect or None,
-            losses=lost(self.losses) or None,
+            upstream_dialect=attempt.relay.line.dialect if attempt else None,
+            losses=(lost(attempt.relay.losses) if attempt else "") or None,
             attempts=", ".join(f"{name};{outcome}" for name, outcome in self.attempts) or None,
+            is_usage_estimated=self.is_usage_estimated,
         )
 
     def _who(self) -> str | None:
         """Return the candidate that answered, else the one decided for."""
-        if self.deployment is not None:
-            return self.deployment.candidate
+        if self.attempt is not None:
+            return self.attempt.deployment.candidate
         return self.decision.candidate if self.decision else None
+
+    def _foreseen_tokens(self) -> tuple[int | None, int | None]:
+        """Return input and output tokens as the decision foresaw them for who was called; None where it did not."""
+        assert self.attempt is not None
+        foreseen = self.decision.outlook if self.decision else None
+        name = self.attempt.deployment.candidate
+        if foreseen is not None and name in foreseen.candidates:
+            i = foreseen.candidates.index(name)
+            n_read, n_written = foreseen.input_tokens[i], foreseen.output_tokens[i]
+            return round(n_read), round(n_written) if isfinite(n_written) else None
+        if self._prompt is None:
+            return None, None
+        return round(self._prompt.shape.n_characters * DEFAULT_TOKENS_PER_CHARACTER), None
 
 
 def lost(losses: Iterable[Loss]) -> str:
@@ -242,6 +283,7 @@ def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.V
         "api": record.api,
         "upstream_dialect": record.upstream_dialect,
         "lost": record.losses or "",
+        "is_usage_estimated": record.is_usage_estimated,
         "binding": record.binding,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,

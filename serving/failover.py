@@ -2,24 +2,31 @@
 
 In this order: the other deployments of the candidate chosen, then the candidates after it in the ranking (those
 predicted good enough, then the best of the rest), then the same deployment once more after a pause. Further attempts
-are few, are paid out of a budget that all requests share, and fit into the caller's deadline. A request that is too
-long for one candidate goes to one that reads more, and to no other. Nothing is known here of streams: what was sent to
-the client ends all attempts, and that is for :mod:`serving.gateway` to see to. Entry point: :class:`Failover`.
+are few, are paid out of a budget that all requests share, and share the caller's deadline: one that can be followed by
+another does not get the whole rest of it (:meth:`Failover.first_content_s`), and one that is seldom quick enough for
+what is left is not made. A request that is too long for one candidate goes to one that reads more, and to no other.
+What was sent to the client ends all attempts, and that is for :mod:`serving.gateway` to see to. Entry point:
+:class:`Failover`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
+from math import inf
 
 from router import Candidate
 from serving.errors import UpstreamError, UpstreamOverloaded
+from serving.health import RetryBudget
 from serving.pool import Pool
 
 #: Codes of refusals that are about length: another candidate may read more.
 TOO_LONG = "context_length_exceeded"
 #: Pauses before the same deployment is tried again: full jitter, doubled each time.
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
+#: What an attempt gets at least while too little is known of how long the deployment takes: until the first content of
+#: a stream, and for a whole answer, which may be long.
+UNKNOWN_STREAM_S, UNKNOWN_WHOLE_S = 10.0, 60.0
 
 
 class Failover:
@@ -38,6 +45,8 @@ class Failover:
         At least 1.
     until : float
         Monotonic seconds by which an answer must have begun.
+    is_stream : bool, default=False
+        Whether the answer will be streamed.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Failover:
         *,
         max_attempts: int,
         until: float,
+        is_stream: bool = False,
     ) -> None:
         self._pool = pool
         self._order = list(order)
@@ -56,6 +66,7 @@ class Failover:
         self._deployments = deployments
         self._max_attempts = max_attempts
         self._until = until
+        self._is_stream = is_stream
         self._tried: list[str] = []
         self._n_attempts = 0
         pool.retries.earn(pool.now())
@@ -66,13 +77,15 @@ class Failover:
         Raises
         ------
         UpstreamOverloaded
-            Every one of them asked to be left alone; says for how long.
+            Every one of them asked to be left alone, or takes no more calls at once; says for how long.
         """
         name = self._next() or self._next(or_ejected=True)
         if name is None:
             wait_s = self._pool.wait_s(self._order)
             raise UpstreamOverloaded(
-                "every deployment that could answer asked to be left alone for now", status=503, retry_after_s=wait_s
+                "every deployment that could answer asked to be left alone for now, or takes no more calls at once",
+                status=503,
+                retry_after_s=wait_s,
             )
         return self._begun(name)
 
@@ -97,13 +110,42 @@ class Failover:
             self._order = [name for name in self._order if self._reads_more(name, candidate)]
         elif not error.is_retryable:
             return None
-        name, pause_s = self._next(), 0.0
+        name, pause_s = self._next_in_time(), 0.0
         if name is None and error.code != TOO_LONG:
             name, pause_s = self._again(), self._pause_s()
+            if name is not None and not self._is_in_time(name, pause_s):
+                name = None
         now = self._pool.now()
-        if name is None or now + pause_s >= self._until or not self._pool.retries.take(now):
+        if name is None or not self._pool.retries.take(now):
             return None
         return self._begun(name), pause_s
+
+    def first_content_s(self, deployment: str) -> float:
+        """Return how long an attempt may take: until the first content of a stream, or for the whole of an answer.
+
+        While another deployment could be asked after it, that is its share of what is left for the attempts, but at
+        least twice the 99 % quantile of its answers, and never more than its own deadline
+        (:meth:`~serving.pool.Pool.first_content_deadline_s`). Where there is no other, an answer that takes longer than
+        usual is better than none, and the caller's deadline is the only one.
+
+        Parameters
+        ----------
+        deployment : str
+            The one about to be called, already counted as an attempt.
+
+        Returns
+        -------
+        float
+            Seconds, at least 0; infinite where there is no other.
+        """
+        n_left = self._max_attempts - self._n_attempts
+        if n_left < 1 or not self._pool.has_another(self._order, self._tried):
+            return inf
+        left_s = max(0.0, self._until - self._pool.now())
+        least_s, deadline_s = self._pool.waits_s(deployment, self._is_stream)
+        if least_s == inf:
+            least_s = UNKNOWN_STREAM_S if self._is_stream else UNKNOWN_WHOLE_S
+        return min(left_s, deadline_s, max(left_s / (n_left + 1), least_s))
 
     def instead(self) -> str | None:
         """Name a deployment in the place of one that the request cannot be sent to: no attempt, and no failure."""
@@ -112,17 +154,38 @@ class Failover:
             self._tried.append(name)
         return name
 
+    def beside(self, hedges: RetryBudget) -> str | None:
+        """Name a deployment to be asked beside one that is slow, where attempts and budget are left for it."""
+        now = self._pool.now()
+        if self._n_attempts >= self._max_attempts or now >= self._until:
+            return None
+        name = self._next()
+        return self._begun(name) if name is not None and hedges.take(now) else None
+
     def _next(self, *, or_ejected: bool = False) -> str | None:
         for candidate in self._order:
-            while (name := self._pool.choose(candidate, self._tried, or_ejected=or_ejected)) is not None:
+            while (name := self._choose(candidate, self._tried, or_ejected=or_ejected)) is not None:
                 if name in self._deployments:
                     return name
                 self._tried.append(name)  # a reload brought it after this request began
         return None
 
+    def _choose(self, candidate: str, tried: Collection[str] = (), *, or_ejected: bool = False) -> str | None:
+        return self._pool.choose(candidate, tried, or_ejected=or_ejected, is_stream=self._is_stream)
+
+    def _next_in_time(self) -> str | None:
+        """Return the next that is quick enough, half of the time, for what is left."""
+        while (name := self._next()) is not None and not self._is_in_time(name):
+            self._tried.append(name)
+        return name
+
+    def _is_in_time(self, name: str, pause_s: float = 0.0) -> bool:
+        left_s = self._until - self._pool.now() - pause_s
+        return left_s > 0 and left_s >= (self._pool.quantile_s(name, 0.5, self._is_stream) or 0.0)
+
     def _again(self) -> str | None:
         """Return a deployment that was tried and may be once more."""
-        chosen = map(self._pool.choose, self._order)
+        chosen = map(self._choose, self._order)
         return next((name for name in chosen if name is not None and name in self._deployments), None)
 
     def _pause_s(self) -> float:

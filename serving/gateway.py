@@ -2,42 +2,44 @@
 
 :meth:`Gateway.answer` reads top to bottom: parse, decide, call, answer, settle. It takes raw headers and a body and
 returns an :class:`Answer`, whole or as a stream; who listens on the network is no matter of its. A request keeps the
-:class:`~serving.state.State` it began with. Attempts follow one another around :meth:`Gateway._attempt`, which fails
+:class:`~serving.state.State` it began with. Attempts follow one another around :meth:`Gateway._begun`, which fails
 before any content was sent to the client or not at all; what breaks after that ends in an error event.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
+from functools import partial
 
+from serving.admission import Admission
 from serving.asked import Asked
+from serving.attempt import Attempt
+from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
 from serving.conversations import Conversations
 from serving.deciding import decide, embedder, order_of, turn_in
-from serving.deployment import Deployment
-from serving.dialects.registry import DIALECTS
-from serving.errand import Errand, Relay
-from serving.errors import ClientDisconnected, GatewayError, InvalidRequest, NotReady, UpstreamBroken, UpstreamError
+from serving.drain import Drain
+from serving.errand import Errand
+from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.failover import Failover
-from serving.fields import document
+from serving.fields import document, request_of
+from serving.health import RetryBudget
+from serving.hedging import race
+from serving.idempotency import IdempotencyStore
 from serving.pool import Pool
-from serving.providers.refusals import error_of, failure_of
-from serving.providers.upstream import Upstream, UpstreamResponse
+from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
 from serving.state import State
-from serving.streamed_answer import Keep, StreamedAnswer, broken, events_of
+from serving.streamed_answer import Keep, StreamedAnswer
 
-#: Of a stream, held back before its first content at most, and for how long after its first event.
-MAX_HELD_BYTES = 64 * 1024
-HOLD_S = 10.0
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -85,6 +87,14 @@ class Gateway:
     ----------
     state : State or None
         Swapped whole; None until the gateway is ready.
+    hedges : RetryBudget
+        Of second attempts beside slow ones.
+    admission : Admission
+        Who may come in now.
+    drain : Drain
+        Whether the process is about to end.
+    idempotency : IdempotencyStore
+        Answers that may be asked for again.
     """
 
     def __init__(
@@ -102,6 +112,10 @@ class Gateway:
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
+        self.hedges = RetryBudget(0.0)
+        self.admission = Admission()
+        self.drain = Drain()
+        self.idempotency = IdempotencyStore()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -119,6 +133,10 @@ class Gateway:
     def swap(self, state: State) -> None:
         """Serve from another state from now on; requests in flight keep theirs."""
         self.pool.replace(state.candidate_of())
+        self.hedges = RetryBudget(state.settings.server.hedge_share, per_s=0.0, most=1.0)
+        server = state.settings.server
+        self.admission.resize(server.max_in_flight, server.queue_wait_s)
+        self.idempotency.keep_for_s = server.idempotency_keep_for_s
         self.state = state
 
     async def answer(
@@ -151,7 +169,7 @@ class Gateway:
             state = self.ready()
             assert exchange.principal is not None, "authenticate before answer()"
             exchange.api = api.dialect.name
-            sent = document(body)
+            sent = request_of(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
             model = state.meant(asked.model)
@@ -162,7 +180,7 @@ class Gateway:
                 history = None if turn is None else turn.history()
                 exchange.turn = turn
                 decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt, history)
-            exchange.decided(state, model, decision)
+            exchange.decided(state, model, decision, asked.prompt)
             job = Job(
                 state,
                 api,
@@ -179,29 +197,30 @@ class Gateway:
             exchange.fail(self.records, error)
             raise
         except asyncio.CancelledError:
-            exchange.fail(self.records, ClientDisconnected("the client left before it was answered"))
+            # A stream was cut off before its first word; of a whole answer nobody knows how far it had come.
+            exchange.cut_off(0 if exchange.is_stream else None)
+            exchange.fail(self.records, self.drain.cause())
             raise
         except BaseException:
             exchange.fail(self.records, GatewayError("the gateway failed"))
             raise
 
     async def _first_answer(self, job: Job, order: Sequence[str]) -> Answer:
-        """Try one deployment after another: until the first content byte nobody notices."""
-        settings = job.state.settings.server
+        """Try one deployment after another: until the first content nobody notices."""
         failover = Failover(
             self.pool,
             order,
             job.state.everyone,
             job.state.deployments,
-            max_attempts=settings.max_attempts,
+            max_attempts=job.state.settings.server.max_attempts,
             until=job.until,
+            is_stream=job.asked.is_stream,
         )
         name = failover.first()
         failure: UpstreamError | None = None
         while True:
-            deployment = job.state.deployments[name]
             try:
-                relay = self._relay(job, deployment)
+                attempt = self._attempt(job, name)
             except InvalidRequest as refusal:
                 # This one cannot be sent the request; another, of another dialect, may.
                 another = failover.instead()
@@ -209,22 +228,26 @@ class Gateway:
                     raise (failure or refusal) from None
                 name = another
                 continue
+            job.exchange.attempt = attempt
             try:
-                return await self._attempt(job, deployment, relay)
+                begun = await self._begun(job, attempt, failover)
             except UpstreamError as error:
-                failure = error
-                job.exchange.attempt_failed(error)
-                further = failover.after(error, deployment.candidate)
+                failure, last = error, job.exchange.attempt
+                job.exchange.attempt_failed(last, error)
+                further = failover.after(error, last.deployment.candidate)
                 if further is None:
                     raise
                 name, pause_s = further
+            else:
+                return self._answer(job, begun)
             if pause_s:
                 await asyncio.sleep(pause_s)
 
-    def _relay(self, job: Job, deployment: Deployment) -> Relay:
+    def _attempt(self, job: Job, name: str) -> Attempt:
         """Make the way to one deployment and back; InvalidRequest where the request cannot go there."""
         exchange, asked, state = job.exchange, job.asked, job.state
         assert exchange.principal is not None
+        deployment = state.deployments[name]
         errand = Errand(
             id=exchange.id,
             key=exchange.principal.name,
@@ -234,104 +257,78 @@ class Gateway:
             mode=asked.dials.losses or state.settings.routing.losses,
             max_output_tokens=state.candidate(deployment.candidate).capabilities.max_output_tokens,
         )
-        relay = relay_of(job.api, asked, deployment, self.states, errand)
-        exchange.relayed(relay.line.dialect, relay.losses, errand.mode)
-        return relay
+        return Attempt(deployment, relay_of(job.api, asked, deployment, self.states, errand), errand.mode)
 
-    async def _attempt(self, job: Job, deployment: Deployment, relay: Relay) -> Answer:
-        """Try one deployment: a whole answer, or a stream up to its first content, or an UpstreamError."""
-        exchange, asked, state = job.exchange, job.asked, job.state
-        exchange.deployment = deployment
-        body = relay.body()
-        exchange.call = self.pool.begin(deployment.name)
-        response = await self.upstream.send(
-            to_send(
-                state.settings.server,
-                deployment,
-                relay.line,
-                body,
-                job.headers,
-                url=relay.url,
-                is_translated=relay.is_translated,
-                query=job.query,
-                left_s=job.until - self.pool.now(),
-            )
+    async def _begun(self, job: Job, attempt: Attempt, failover: Failover) -> Begun:
+        """Wait until an attempt has begun to answer, or the one that was begun beside it."""
+        after_s = self._hedge_after_s(job, attempt)
+        if after_s is None:
+            return await self._begin(job, failover, attempt)
+        exchange = job.exchange
+        running = [attempt]
+
+        def rival() -> Attempt | None:
+            name = failover.beside(self.hedges)
+            with suppress(InvalidRequest):
+                if name is not None:
+                    running.append(self._attempt(job, name))
+            return running[1] if len(running) > 1 else None
+
+        def failed(one: Attempt, error: UpstreamError) -> None:
+            exchange.attempt_failed(one, error)
+            running.remove(one)
+            exchange.attempt = running[0]
+
+        winner, begun = await race(attempt, partial(self._begin, job, failover), rival, after_s, failed)
+        exchange.attempt = winner
+        for slower in running:
+            if slower is not winner:
+                exchange.overtaken(slower)
+        return begun
+
+    def _hedge_after_s(self, job: Job, attempt: Attempt) -> float | None:
+        """Return after which time without content a second attempt is worth its price; None where it never is."""
+        if not job.state.settings.server.hedge_share:
+            return None
+        self.hedges.earn(self.pool.now())
+        return self.pool.slow_after_s(attempt.deployment.name, job.asked.is_stream)
+
+    async def _begin(self, job: Job, failover: Failover, attempt: Attempt) -> Begun:
+        is_stream = job.asked.is_stream
+        content_s = failover.first_content_s(attempt.deployment.name)
+        attempt.begin(self.pool, is_stream)
+        request = to_send(
+            job.state.settings.server,
+            attempt.deployment,
+            attempt.relay.line,
+            attempt.relay.body(),
+            job.headers,
+            url=attempt.relay.url,
+            is_translated=attempt.relay.is_translated,
+            query=job.query,
+            left_s=job.until - self.pool.now(),
+            first_byte_s=content_s,
         )
-        try:
-            if response.status >= 400:
-                raise error_of(
-                    response.status,
-                    response.headers,
-                    await response.read(),
-                    provider=deployment.provider,
-                    deployment=deployment.name,
-                    dialect=DIALECTS[relay.line.dialect],
-                    is_translated=relay.is_translated,
-                )
-            if asked.is_stream:
-                idle_s = state.settings.server.idle_timeout_s
-                return await self._streamed(exchange, relay, response, job.keep, idle_s)
-            return await self._whole(exchange, relay, response, job.keep)
-        except BaseException:
-            await response.close()
-            raise
+        return await begin(self.upstream, attempt, request, content_s if is_stream else None)
 
-    async def _whole(self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None) -> Answer:
-        if exchange.call is not None:
-            exchange.call.first_byte()
-        body = await response.read()
-        await response.close()
-        try:
-            turned, exchange.usage = relay.whole(body)
-        except UpstreamBroken as error:
-            raise broken(exchange, error.message) from None
-        headers = [*exchange.headers(), *returned(response), (b"content-type", b"application/json")]
+    def _answer(self, job: Job, begun: Begun) -> Answer:
+        """Give the client what has begun; a whole answer is settled here, a stream when it is closed."""
+        exchange = job.exchange
+        headers = [*exchange.headers(), *returned(begun.response)]
+        if begun.stream is not None:
+            first, conveyor, events, pending = begun.stream
+            stream = StreamedAnswer(self.records, exchange, begun.response, conveyor, first, events, job.keep, pending)
+            return Answer([*headers, *_STREAM_HEADERS], stream=stream)
+        assert begun.body is not None
+        exchange.usage = begun.usage
         exchange.settle(self.records, "ok", 200)
+        headers.append((b"content-type", b"application/json"))
         if exchange.cost_usd is not None:
             headers.append((b"x-turnout-cost-usd", b"%.9f" % exchange.cost_usd))
-        headers.append((b"content-length", b"%d" % len(turned)))
-        if keep is not None:
-            keep(turned)
-        return Answer(headers, turned)
-
-    async def _streamed(
-        self, exchange: Exchange, relay: Relay, response: UpstreamResponse, keep: Keep | None, idle_s: float = inf
-    ) -> Answer:
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            raise broken(exchange, "answered a streaming request with something that is not a stream")
-        conveyor = relay.conveyor()
-        events = events_of(exchange, response, conveyor, idle_s)
-        # Until its first content nothing is promised: what only says that an answer begins is held back.
-        first = b""
-        pending: asyncio.Future[bytes | None] | None = None
-        while not (conveyor.has_content or conveyor.is_done or len(first) > MAX_HELD_BYTES):
-            if not first:
-                held = await anext(events, None)
-            else:
-                # Who falls silent after its beginning is given to the client as it is, and pinged: it may be thinking.
-                pending = asyncio.ensure_future(_next_of(events))
-                try:
-                    done, _ = await asyncio.wait({pending}, timeout=HOLD_S)
-                except asyncio.CancelledError:
-                    pending.cancel()
-                    raise
-                if not done:
-                    break
-                held, pending = pending.result(), None
-            if conveyor.is_failed and not conveyor.has_content:
-                who = exchange.deployment
-                raise failure_of(
-                    *conveyor.failure, provider=who.provider if who else "", deployment=who.name if who else ""
-                )
-            if held is None:
-                break
-            first += held
-        if exchange.call is not None:
-            exchange.call.first_byte()
-        headers = [*exchange.headers(), *returned(response), *_STREAM_HEADERS]
-        return Answer(
-            headers, stream=StreamedAnswer(self.records, exchange, response, conveyor, first, events, keep, pending)
-        )
+        headers.append((b"content-length", b"%d" % len(begun.body)))
+        if job.keep is not None:
+            job.keep(begun.body)
+        return Answer(headers, begun.body)
 
     def _until(self, state: State, headers: Iterable[Header]) -> float:
         """Return when the caller's patience ends, or ours, in the pool's seconds."""
@@ -353,7 +350,3 @@ class Gateway:
         assert exchange.principal is not None
         key = exchange.principal.name
         return lambda answer: self.responses.put(key, items_of(body), document(answer), keep_for_s)
-
-
-async def _next_of(events: AsyncGenerator[bytes]) -> bytes | None:
-    return await anext(events, None)

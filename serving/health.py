@@ -28,6 +28,8 @@ PROBE_S = 30.0
 #: First wait of one that throttles without saying for how long, doubled each time, and the longest.
 COOL_S, MAX_COOL_S = 0.5, 30.0
 SLOW_START_S, SLOW_START_LEAST = 60.0, 0.1
+#: Best first. "probing" is half open: the next call, or the one under way, decides; "recovering" is the slow start.
+WORDS = ("healthy", "recovering", "cooling", "probing", "ejected")
 
 
 class Health:
@@ -79,6 +81,16 @@ class Health:
         if self._recovered_at is None:
             return 1.0
         return min(1.0, SLOW_START_LEAST + (1 - SLOW_START_LEAST) * (now - self._recovered_at) / SLOW_START_S)
+
+    def word(self, now: float) -> str:
+        """Return one of :data:`WORDS`: what a person calls the state it is in."""
+        if now < self.ejected_until:
+            return "ejected"
+        if now < self.cooling_until:
+            return "cooling"
+        if self.n_ejections:
+            return "probing"
+        return "healthy" if self.weight(now) >= 1 else "recovering"
 
     def begin(self, now: float) -> None:
         """Note a call; of a half-open one it is the probe."""
@@ -137,9 +149,14 @@ class RetryBudget:
         Further attempts that time earns.
     most : float, default=30.0
         What can be saved up.
+
+    Attributes
+    ----------
+    n_taken, n_refused : int
+        Further attempts made, and those that the budget did not allow.
     """
 
-    __slots__ = ("_at", "_left", "_most", "_per_s", "_share")
+    __slots__ = ("_at", "_left", "_most", "_per_s", "_share", "n_refused", "n_taken")
 
     def __init__(self, share: float = 0.2, per_s: float = 3.0, most: float = 30.0) -> None:
         self._share = share
@@ -147,6 +164,7 @@ class RetryBudget:
         self._most = most
         self._left = most
         self._at: float | None = None
+        self.n_taken = self.n_refused = 0
 
     def earn(self, now: float) -> None:
         """Note a request."""
@@ -157,8 +175,10 @@ class RetryBudget:
         """Take one further attempt, if there is one left."""
         self._refill(now)
         if self._left < 1:
+            self.n_refused += 1
             return False
         self._left -= 1
+        self.n_taken += 1
         return True
 
     def _refill(self, now: float) -> None:

@@ -42,11 +42,14 @@ class Key:
         Hex digest of the secret, 64 characters.
     models : tuple of str
         Globs on what the key may ask for; empty allows all.
+    priority : str
+        The most its requests may claim when there is too much to do: "high", "normal" or "batch".
     """
 
     name: str
     sha256: str
     models: tuple[str, ...] = ()
+    priority: str = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Principal:
 
     name: str
     models: tuple[str, ...] = ()
+    priority: str = "normal"
 
     def may_use(self, model: str) -> bool:
         """Tell whether this caller may ask for a candidate or alias."""
@@ -96,7 +100,9 @@ class KeyRing:
     def __init__(self, keys: Sequence[Key], *, allow_anonymous: bool = False) -> None:
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         self._principals = {
-            bytes.fromhex(key.sha256): Principal(key.name, () if "*" in key.models else tuple(key.models))
+            bytes.fromhex(key.sha256): Principal(
+                key.name, () if "*" in key.models else tuple(key.models), priority=key.priority
+            )
             for key in keys
         }
         self._is_open = allow_anonymous and not keys

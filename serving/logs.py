@@ -65,6 +65,8 @@ FIELDS: Mapping[str, type] = {
     "n_dropped": int,
     "n_bytes": int,
     "n_in_flight": int,
+    "n_shed": int,
+    "lag_s": float,
     "version": str,
     # The text of a SettingsError or BundleError: about the operator's own files, never about a request.
     "problem": str,

@@ -1,172 +1,36 @@
-"""Live status of deployments: what is in flight, how fast, how often it fails, what it cost, whom to leave alone.
+"""Live status of deployments: which to call next, how long to wait for it, how fast its candidate is.
 
-Numbers only, in memory, of this process; no request is ever held up here. What a caller did (its 4xx, its going
-away) never counts against a deployment. Who is to be avoided is said by :mod:`serving.health`. All methods run on
-the event loop's thread. Entry points: :meth:`Pool.begin`, :meth:`Pool.choose`, :meth:`Pool.snapshot`.
+In memory, of this process; no request is ever held up here. What is counted of a deployment is in
+:mod:`serving.tally`, whom to avoid is said by :mod:`serving.health`, how many calls at once one takes by
+:mod:`serving.capacity`. There are no active probes: they cost money, and half-open deployments are tried by a request
+that another can answer. All methods run on the event loop's thread. Entry points: :meth:`Pool.begin`,
+:meth:`Pool.choose`, :meth:`Pool.speeds`, :meth:`Pool.snapshot`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 
-from serving.health import Health, RetryBudget
-from serving.latency import Durations, TokenRate
+from router import Speed
+from serving.health import RetryBudget
+from serving.latency import Histogram
+from serving.tally import Call, DeploymentStatus, Tally
 
-#: Outcomes that say nothing about the deployment.
-_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error"})
+__all__ = ["Call", "DeploymentStatus", "Pool"]
 
-
-@dataclass(frozen=True, slots=True)
-class DeploymentStatus:
-    """A snapshot of one deployment; None is "nothing observed yet".
-
-    ``n_errors`` is the sum of ``errors`` (outcome to count). ``first_byte_s`` and ``total_s`` are moving averages
-    of successful calls, the percentiles are of the last few hundred. ``cost_usd`` sums the known costs,
-    ``n_unknown_cost`` counts the successful calls of unknown cost. ``cooling_for_s`` and ``ejected_for_s`` say how
-    long it is left alone still, because it asked for it or failed too often; 0 where it is not.
-    """
-
-    deployment: str
-    candidate: str
-    n_in_flight: int
-    n_requests: int
-    n_errors: int
-    errors: Mapping[str, int]
-    n_client_disconnects: int
-    n_caller_errors: int
-    first_byte_s: float | None
-    first_byte_p50_s: float | None
-    first_byte_p95_s: float | None
-    total_s: float | None
-    total_p50_s: float | None
-    total_p95_s: float | None
-    output_tokens_per_s: float | None
-    cost_usd: float | None
-    n_unknown_cost: int
-    last_error: str | None
-    last_error_age_s: float | None
-    last_used_age_s: float | None
-    cooling_for_s: float
-    ejected_for_s: float
-    n_ejections: int
-
-
-class _Deployment:
-    """The counters of one deployment."""
-
-    __slots__ = (
-        "candidate",
-        "cost_usd",
-        "first_byte",
-        "health",
-        "last_error",
-        "last_error_at",
-        "last_used_at",
-        "n_in_flight",
-        "n_requests",
-        "n_unknown_cost",
-        "name",
-        "outcomes",
-        "rate",
-        "total",
-    )
-
-    def __init__(self, name: str, candidate: str) -> None:
-        self.name = name
-        self.candidate = candidate
-        self.n_in_flight = 0
-        self.n_requests = 0
-        self.outcomes: Counter[str] = Counter()
-        self.first_byte = Durations()
-        self.health = Health()
-        self.total = Durations()
-        self.rate = TokenRate()
-        self.cost_usd: float | None = None
-        self.n_unknown_cost = 0
-        self.last_error: str | None = None
-        self.last_error_at = 0.0
-        self.last_used_at: float | None = None
-
-
-class Call:
-    """One request in flight at a deployment.
-
-    Attributes
-    ----------
-    deployment : str
-        Its name.
-    first_byte_s, total_s : float or None
-        From the beginning to the first byte and to the end, once known.
-    """
-
-    __slots__ = ("_began_at", "_clock", "_status", "deployment", "first_byte_s", "total_s")
-
-    def __init__(self, status: _Deployment, clock: Callable[[], float]) -> None:
-        self.deployment = status.name
-        self.first_byte_s: float | None = None
-        self.total_s: float | None = None
-        self._status = status
-        self._clock = clock
-        self._began_at = clock()
-
-    def first_byte(self) -> None:
-        """Note that the first byte of the answer has arrived; only the first time counts."""
-        if self.first_byte_s is None:
-            self.first_byte_s = self._clock() - self._began_at
-
-    def finish(
-        self,
-        outcome: str = "ok",
-        output_tokens: int | None = None,
-        cost_usd: float | None = None,
-        *,
-        wait_s: float | None = None,
-    ) -> None:
-        """End the call; only the first time counts.
-
-        Parameters
-        ----------
-        outcome : str
-            "ok", or the ``outcome`` of the :class:`~serving.errors.GatewayError` that ended it.
-        output_tokens : int or None
-            As the provider counted them.
-        cost_usd : float or None
-            Charged; None is unknown and is never summed as 0.
-        wait_s : float or None
-            How long the deployment asked to be left alone, of the outcome "overloaded".
-        """
-        if self.total_s is not None:
-            return
-        now = self._clock()
-        self.total_s = now - self._began_at
-        status = self._status
-        status.n_in_flight -= 1
-        status.last_used_at = now
-        status.outcomes[outcome] += 1
-        if cost_usd is not None:
-            status.cost_usd = (status.cost_usd or 0.0) + cost_usd
-        if outcome == "ok":
-            if cost_usd is None:
-                status.n_unknown_cost += 1
-            status.total.add(self.total_s)
-            if self.first_byte_s is not None:
-                status.first_byte.add(self.first_byte_s)
-            if output_tokens:
-                status.rate.add(output_tokens, self.total_s)
-            status.health.succeeded(now)
-        elif outcome in _NOT_ITS_FAULT:
-            status.health.passed()
-        else:
-            status.last_error = outcome
-            status.last_error_at = now
-            if outcome == "overloaded":
-                status.health.throttled(now, wait_s)
-            else:
-                status.health.failed(now)
+#: Answers by which it is known how slow is slow.
+_N_KNOWN = 20
+#: An answer that is so much older than another's says no more how fast a deployment is: it gets its turn again.
+STALE_S = 600.0
+#: For how long the speeds of candidates are taken as they were.
+SPEEDS_FOR_S = 1.0
+#: When to ask again where all are at their limits.
+FULL_S = 1.0
+#: Output tokens at which the deployments of one candidate are compared.
+_TYPICAL_TOKENS = 300
 
 
 class Pool:
@@ -193,8 +57,10 @@ class Pool:
         self.retries = RetryBudget()
         self._clock = clock
         self._random = random.Random(seed)
-        self._by_name: dict[str, _Deployment] = {}
-        self._by_candidate: dict[str, list[_Deployment]] = {}
+        self._by_name: dict[str, Tally] = {}
+        self._by_candidate: dict[str, list[Tally]] = {}
+        self._speeds: Mapping[str, Speed] = {}
+        self._speeds_until = -inf
         self.replace(deployments)
 
     def replace(self, deployments: Mapping[str, str]) -> None:
@@ -202,21 +68,24 @@ class Pool:
 
         Calls in flight at one that goes end well: they hold their own counters.
         """
-        by_name: dict[str, _Deployment] = {}
-        by_candidate: dict[str, list[_Deployment]] = {}
+        by_name: dict[str, Tally] = {}
+        by_candidate: dict[str, list[Tally]] = {}
         for name, candidate in deployments.items():
             known = self._by_name.get(name)
-            status = known if known and known.candidate == candidate else _Deployment(name, candidate)
+            status = known if known and known.candidate == candidate else Tally(name, candidate)
             by_name[name] = status
             by_candidate.setdefault(candidate, []).append(status)
         self._by_name, self._by_candidate = by_name, by_candidate
+        self._speeds_until = -inf
 
-    def choose(self, candidate: str, tried: Collection[str] = (), *, or_ejected: bool = False) -> str | None:
+    def choose(
+        self, candidate: str, tried: Collection[str] = (), *, or_ejected: bool = False, is_stream: bool = False
+    ) -> str | None:
         """Name the deployment for the next call: of two at random the lesser (in flight + 1) x average latency.
 
-        One that has finished no request counts as the fastest known of its candidate, so that it gets its turn;
-        one that has, but never succeeded, as the slowest. Ties go to the fewest requests so far, then to the first
-        in the settings.
+        The latency is that to the first content for a streamed answer, of the whole answer for another. One that never
+        answered so, or whose last answer is ten minutes older than the other's, counts as the other does. Ties go to
+        the fewest requests so far, then to the first in the settings.
 
         Parameters
         ----------
@@ -224,56 +93,126 @@ class Pool:
         tried : collection of str
             Deployments not to name.
         or_ejected : bool, default=False
-            Name an ejected one rather than none: the last one is never ejected. One that is cooling asked for it.
+            Name one that is at its limit, or else one that is ejected, rather than none: the last one is never ejected.
+            Of those at their limit it is the least loaded, and only where calls beyond it were not refused just now
+            (:meth:`serving.capacity.Capacity.may_exceed`). One that is cooling asked for it.
+        is_stream : bool, default=False
+            Whether the answer will be streamed.
 
         Returns
         -------
         str or None
-            None when every deployment of the candidate was tried or is to be left alone.
+            None when every deployment of the candidate was tried, is at its limit or is to be left alone.
         """
         now = self._clock()
-        deployments = [d for d in self._by_candidate.get(candidate, ()) if d.name not in tried]
-        available = [d for d in deployments if d.health.is_available(now)]
+        tallies = self._by_candidate.get(candidate, ())
+        if tried:
+            tallies = [d for d in tallies if d.name not in tried]
+        available = [
+            d
+            for d in tallies
+            if d.health.is_available(now) and (d.capacity.limit is None or d.capacity.has_room(now, d.n_in_flight))
+        ]
         if not available and or_ejected:
-            available = [d for d in deployments if now >= d.health.cooling_until]
-        if len(available) > 2:
-            available = sorted(self._random.sample(available, 2), key=available.index)
+            available = _last_resort(tallies, now)
         if len(available) < 2:
             return available[0].name if available else None
-        known = [d.total.average_s for d in available if d.total.average_s is not None]
-        untried_s, failing_s = min(known, default=1.0), max(known, default=1.0)
+        a, b = available if len(available) == 2 else self._two_of(available)
+        fresh_since = max(a.answered_at, b.answered_at) - STALE_S
+        a_s, b_s = a.average_s(is_stream, fresh_since), b.average_s(is_stream, fresh_since)
+        if a_s is None or b_s is None:
+            a_s = b_s = a_s or b_s or 1.0
+        a_burden = (a.n_in_flight + 1) * a_s / a.health.weight(now)
+        b_burden = (b.n_in_flight + 1) * b_s / b.health.weight(now)
+        return b.name if (b_burden, b.n_requests) < (a_burden, a.n_requests) else a.name
 
-        def burden(d: _Deployment) -> tuple[float, int]:
-            average_s = d.total.average_s
-            if average_s is None:
-                average_s = failing_s if d.outcomes else untried_s
-            return (d.n_in_flight + 1) * average_s / d.health.weight(now), d.n_requests
-
-        return min(available, key=burden).name
+    def _two_of(self, available: Sequence[Tally]) -> tuple[Tally, Tally]:
+        """Draw two, in the order of the settings."""
+        n = len(available)
+        i, j = int(self._random.random() * n), int(self._random.random() * (n - 1))
+        j += j >= i
+        return available[min(i, j)], available[max(i, j)]
 
     def wait_s(self, candidates: Iterable[str]) -> float | None:
-        """Return how long until one of these candidates has cooled down; None where none has a deployment."""
+        """Return how long until one of these candidates may be asked again; None where none has a deployment.
+
+        One that is at its limit may have room at any moment: a second.
+        """
         now = self._clock()
-        waits = [d.health.cooling_until - now for name in candidates for d in self._by_candidate.get(name, ())]
+        waits = [
+            max(d.health.cooling_until - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
+            for name in candidates
+            for d in self._by_candidate.get(name, ())
+        ]
         return max(0.0, min(waits)) if waits else None
 
     def now(self) -> float:
         """Return the pool's own time, in monotonic seconds."""
         return self._clock()
 
-    def begin(self, deployment: str) -> Call:
+    def begin(self, deployment: str, is_stream: bool = False) -> Call:
         """Start the clock of one call.
 
         One that a reload took away is counted by itself.
         """
-        status = self._by_name.get(deployment) or _Deployment(deployment, "")
-        status.n_in_flight += 1
-        status.n_requests += 1
-        status.health.begin(self._clock())
-        return Call(status, self._clock)
+        tally = self._by_name.get(deployment) or Tally(deployment, "")
+        now = self._clock()
+        tally.n_in_flight += 1
+        tally.n_requests += 1
+        tally.health.begin(now)
+        tally.capacity.begin(now, tally.n_in_flight)
+        return Call(tally, self._clock, now, is_stream)
 
-    def latency_s(self, candidate: str) -> float | None:
-        """Return how long a candidate's answers take on average, at its fastest deployment.
+    def first_content_deadline_s(self, deployment: str, is_stream: bool = False) -> float:
+        """Return how long to wait for a deployment while another could be asked; see :meth:`waits_s`.
+
+        Parameters
+        ----------
+        deployment : str
+        is_stream : bool, default=False
+            Until the first content of a streamed answer; else until the whole answer is there.
+
+        Returns
+        -------
+        float
+            Seconds: twice the 99 % quantile of its latest 256 answers of the same sort, 10 to 120 of streamed ones, at
+            least 10 of whole ones; infinite before 20 of them.
+        """
+        return self.waits_s(deployment, is_stream)[1]
+
+    def waits_s(self, deployment: str, is_stream: bool = False) -> tuple[float, float]:
+        """Return what an attempt needs to be worth while, twice the 99 % quantile, and the deadline made of it."""
+        tally = self._by_name.get(deployment)
+        return (inf, inf) if tally is None else tally.waits_s(is_stream)
+
+    def quantile_s(self, deployment: str, q: float, is_stream: bool = False) -> float | None:
+        """Return the q-quantile, q in (0, 1], of the times to first content (streamed) or of whole answers.
+
+        Parameters
+        ----------
+        deployment : str
+        q : float
+        is_stream : bool, default=False
+
+        Returns
+        -------
+        float or None
+            Seconds; None before any such answer.
+        """
+        tally = self._by_name.get(deployment)
+        return None if tally is None else tally.durations(is_stream).quantile_s(q)
+
+    def has_another(self, candidates: Iterable[str], tried: Collection[str]) -> bool:
+        """Say whether one of these candidates has a deployment that was not tried and may be called now."""
+        now = self._clock()
+        for candidate in candidates:
+            for d in self._by_candidate.get(candidate, ()):
+                if d.name not in tried and d.health.is_available(now):
+                    return True
+        return False
+
+    def speed(self, candidate: str) -> Speed | None:
+        """Return how fast a candidate answers, at its fastest deployment that may be called.
 
         Parameters
         ----------
@@ -282,42 +221,57 @@ class Pool:
 
         Returns
         -------
-        float or None
-            Seconds; None until a call has succeeded.
+        Speed or None
+            The 90 % quantile of the time to first content, and the average time of an output token after it; None
+            until a call has succeeded. Where none of its deployments may be called, all of them count.
         """
-        averages = (d.total.average_s for d in self._by_candidate.get(candidate, ()))
-        return min((average_s for average_s in averages if average_s is not None), default=None)
+        return self._speed(candidate, self._clock(), -inf)
+
+    def speeds(self) -> Mapping[str, Speed]:
+        """Return how fast every candidate answers of which that is known; as it was within the last second.
+
+        One whose last answer is ten minutes older than the newest of all is not known any more: another's place in the
+        ranking should not rest for ever on how slow it once was.
+        """
+        now = self._clock()
+        if now >= self._speeds_until:
+            newest = max((d.answered_at for d in self._by_name.values()), default=now)
+            found = {name: self._speed(name, now, newest - STALE_S) for name in self._by_candidate}
+            self._speeds = {name: speed for name, speed in found.items() if speed is not None}
+            self._speeds_until = now + SPEEDS_FOR_S
+        return self._speeds
+
+    def _speed(self, candidate: str, now: float, since: float) -> Speed | None:
+        tallies = self._by_candidate.get(candidate, ())
+        tallies = [d for d in tallies if d.health.is_available(now)] or tallies
+        known = [d.speed() for d in tallies if d.answered_at >= since]
+        return min((s for s in known if s is not None), key=_typical_s, default=None)
+
+    def slow_after_s(self, deployment: str, is_stream: bool) -> float | None:
+        """Return after which time without content a call is slower than 95 in 100; None until enough are known."""
+        status = self._by_name.get(deployment)
+        if status is None:
+            return None
+        seen = status.durations(is_stream)
+        return seen.quantile_s(0.95) if seen.n_recent() >= _N_KNOWN else None
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
         """Return the status of every deployment, in the order of the settings."""
         now = self._clock()
-        return tuple(_status_of(d, now) for d in self._by_name.values())
+        return tuple(d.status(now) for d in self._by_name.values())
+
+    def histograms(self) -> Mapping[str, tuple[Histogram, Histogram]]:
+        """Return, by deployment, the times to first content of streamed answers and the durations of whole ones."""
+        return {d.name: (d.first_content.histogram(), d.whole.histogram()) for d in self._by_name.values()}
 
 
-def _status_of(d: _Deployment, now: float) -> DeploymentStatus:
-    errors = {outcome: n for outcome, n in d.outcomes.items() if outcome not in _NOT_ITS_FAULT}
-    return DeploymentStatus(
-        deployment=d.name,
-        candidate=d.candidate,
-        n_in_flight=d.n_in_flight,
-        n_requests=d.n_requests,
-        n_errors=sum(errors.values()),
-        errors=errors,
-        n_client_disconnects=d.outcomes["client_disconnected"],
-        n_caller_errors=d.outcomes["caller_error"],
-        first_byte_s=d.first_byte.average_s,
-        first_byte_p50_s=d.first_byte.quantile_s(0.5),
-        first_byte_p95_s=d.first_byte.quantile_s(0.95),
-        total_s=d.total.average_s,
-        total_p50_s=d.total.quantile_s(0.5),
-        total_p95_s=d.total.quantile_s(0.95),
-        output_tokens_per_s=d.rate.tokens_per_s(),
-        cost_usd=d.cost_usd,
-        n_unknown_cost=d.n_unknown_cost,
-        last_error=d.last_error,
-        last_error_age_s=None if d.last_error is None else now - d.last_error_at,
-        last_used_age_s=None if d.last_used_at is None else now - d.last_used_at,
-        cooling_for_s=max(0.0, d.health.cooling_until - now),
-        ejected_for_s=max(0.0, d.health.ejected_until - now),
-        n_ejections=d.health.n_ejections,
-    )
+def _last_resort(tallies: Sequence[Tally], now: float) -> list[Tally]:
+    """Return who is tried rather than nobody: the least loaded of those at their limit, or those that are ejected."""
+    busy = [d for d in tallies if d.health.is_available(now) and d.capacity.may_exceed(now)]
+    if busy:
+        return [min(busy, key=lambda d: d.n_in_flight / (d.capacity.limit or inf))]
+    return [d for d in tallies if now >= d.health.cooling_until and d.capacity.has_room(now, d.n_in_flight)]
+
+
+def _typical_s(speed: Speed) -> float:
+    return speed.first_content_s + _TYPICAL_TOKENS * speed.s_per_output_token

@@ -36,7 +36,8 @@ class RequestRecord(NamedTuple):
     name of the client's key, ``outcome`` "ok" or the ``outcome`` of the error that ended it. Token counts are
     the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice;
     ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was,
-    ``attempts`` the deployments that failed before the one that answered.
+    ``attempts`` the deployments that failed before the one that answered, ``is_usage_estimated`` says that an answer
+    was cut off and its tokens are our estimate.
     """
 
     id: str
@@ -68,6 +69,7 @@ class RequestRecord(NamedTuple):
     upstream_dialect: str | None = None
     losses: str | None = None
     attempts: str | None = None
+    is_usage_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +303,15 @@ def m003_attempts(database: sqlite3.Connection) -> None:
     database.execute("ALTER TABLE request ADD COLUMN attempts TEXT")
 
 
+def m004_estimates(database: sqlite3.Connection) -> None:
+    """Add whether the tokens are an estimate, of answers that were cut off."""
+    database.execute("ALTER TABLE request ADD COLUMN is_usage_estimated INTEGER")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_request, m002_translation, m003_attempts)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    m001_request,
+    m002_translation,
+    m003_attempts,
+    m004_estimates,
+)

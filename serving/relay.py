@@ -19,7 +19,7 @@ import re
 from router.pricing import Usage
 from serving import dials
 from serving.asked import Asked, written
-from serving.client_api import ClientApi, Watch
+from serving.client_api import ClientApi, Watch, n_characters
 from serving.deployment import Deployment, Line
 from serving.dialects.losses import Loss
 from serving.embedding import EmbeddingRelay
@@ -109,6 +109,7 @@ class _PassingStream:
         self._maker = maker
         self._previous = previous
         self.has_content = False
+        self.n_characters = 0
         self.failure: tuple[str, str | None] = ("", None)
 
     @property
@@ -128,8 +129,9 @@ class _PassingStream:
             return b""
         if self._watch.is_failed:
             self.failure = _failure(self._api, event)
-        elif not self.has_content:
-            self.has_content = self._api.is_content(event)
+        else:
+            self.has_content = self.has_content or self._api.is_content(event)
+            self.n_characters += n_characters(event)
         if self._watch.states:
             self._states.remember(self._watch.states, self._maker)
             self._watch.states.clear()

@@ -52,6 +52,7 @@ def to_send(
     is_translated: bool,
     query: bytes = b"",
     left_s: float = inf,
+    first_byte_s: float = inf,
 ) -> UpstreamRequest:
     """Make the call to a provider.
 
@@ -72,6 +73,8 @@ def to_send(
         The client's query, which goes on only within Messages (``beta=true``).
     left_s : float
         Of the caller's patience.
+    first_byte_s : float
+        How long this deployment is waited for, where that is less than what the settings allow.
     """
     sent = dict(line.headers)
     if line.dialect == "messages":
@@ -94,7 +97,7 @@ def to_send(
         headers=sent,
         body=body,
         connect_timeout_s=server.connect_timeout_s,
-        first_byte_timeout_s=server.first_byte_timeout_s,
+        first_byte_timeout_s=max(LEAST_TIME_S, min(server.first_byte_timeout_s, first_byte_s)),
         idle_timeout_s=server.idle_timeout_s,
         total_timeout_s=max(LEAST_TIME_S, min(server.total_timeout_s, left_s)),
         provider=deployment.provider,

@@ -56,13 +56,43 @@ class ServerSettings:
             "Most attempts for one request, the first included; the next is made only before any content was sent.",
         ),
     )
+    hedge_share: float = field(
+        default=0.0,
+        metadata=about(
+            tables.share(0.05),
+            "Share of requests, at most 0.05, that may be sent to a second deployment when the first takes longer than "
+            "95 in 100 of its answers did; both may be billed. 0 is never.",
+        ),
+    )
     watch_bundle_s: float = field(
         default=2.0,
         metadata=about(tables.number(0), "How often the bundle directory is checked for change; 0 is never.", "s"),
     )
+    max_in_flight: int = field(
+        default=1000,
+        metadata=about(
+            tables.count(1), "Most requests in flight; a fifth of the places is kept for the priority high."
+        ),
+    )
+    queue_wait_s: float = field(
+        default=0.25,
+        metadata=about(tables.number(0), "Longest wait for a place among them; then 503 (529 on Messages).", "s"),
+    )
+    idempotency_keep_for_s: float = field(
+        default=600.0,
+        metadata=about(
+            tables.number(0),
+            "How long answers are kept in memory, to be repeated to the same Idempotency-Key; 0 is never.",
+            "s",
+        ),
+    )
     shutdown_timeout_s: float = field(
         default=30.0,
-        metadata=about(tables.number(0), "How long requests in flight may finish after SIGTERM.", "s"),
+        metadata=about(
+            tables.number(0),
+            "How long requests in flight may finish after SIGTERM; then streams end with an error event.",
+            "s",
+        ),
     )
     state_secret_env: str | None = field(
         default=None,

@@ -101,6 +101,13 @@ class KeySettings:
         default=("*",),
         metadata=about(tables.globs, "Globs on the candidates it may use, by name or through auto."),
     )
+    priority: str = field(
+        default="normal",
+        metadata=about(
+            tables.choice("high", "normal", "batch"),
+            "The highest its requests may ask for when there is too much to do.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,20 @@ def state_secret(settings: Settings) -> bytes | None:
             [f"server.state_secret_env: expected at least 16 characters in the environment variable {variable}"],
         )
     return secret.encode()
+
+
+def client_key(variable: str) -> str:
+    """Read the key that a command shows a gateway out of the environment.
+
+    Raises
+    ------
+    SettingsError
+        The variable is not set; names it.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise SettingsError(f"--key-env: the environment variable {variable} is not set (a key of the gateway)")
+    return key
 
 
 def reference() -> tuple[tables.Row, ...]:

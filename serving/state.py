@@ -163,7 +163,7 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
         settings=settings,
         router=router,
         keys=KeyRing(
-            [Key(key.name, key.sha256, key.models) for key in settings.keys],
+            [Key(key.name, key.sha256, key.models, key.priority) for key in settings.keys],
             allow_anonymous=is_loopback(host),
         ),
         candidates=candidates,

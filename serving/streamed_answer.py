@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
 from serving.asked import written
+from serving.deployment import Deployment
 from serving.errand import Conveyor
-from serving.errors import ClientDisconnected, UpstreamBroken, UpstreamError, UpstreamTimeout
+from serving.errors import ClientDisconnected, GatewayError, UpstreamBroken, UpstreamError, UpstreamTimeout
 from serving.exchange import Exchange
 from serving.fields import document
 from serving.providers.upstream import UpstreamResponse
@@ -50,7 +51,7 @@ class StreamedAnswer:
         self._events = events
         self._keep = keep
         self._pending = pending
-        self._failure: UpstreamError | None = None
+        self._failure: GatewayError | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._first
@@ -67,6 +68,13 @@ class StreamedAnswer:
         if self._keep is not None and self._conveyor.is_done:
             _keep_last(self._keep, last)
 
+    def interrupted(self, error: GatewayError) -> bytes:
+        """Note that we end the stream ourselves; return the event that says so, nothing where it has its end."""
+        if self._failure is not None or self._conveyor.is_done or self._conveyor.is_failed:
+            return b""
+        self._failure = error
+        return self._conveyor.broken(error)
+
     async def close(self) -> None:
         """Settle, then let go of the provider; idempotent.
 
@@ -79,6 +87,8 @@ class StreamedAnswer:
             outcome = UpstreamBroken.outcome
         else:
             outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
+        if outcome != "ok":
+            self._exchange.cut_off(self._conveyor.n_characters)
         self._exchange.settle(self._records, outcome, 200)
         if self._pending is not None:
             self._pending.cancel()
@@ -89,7 +99,7 @@ class StreamedAnswer:
 
 
 async def events_of(
-    exchange: Exchange, response: UpstreamResponse, conveyor: Conveyor, idle_s: float
+    deployment: Deployment, response: UpstreamResponse, conveyor: Conveyor, idle_s: float
 ) -> AsyncGenerator[bytes]:
     """Yield whole events for the client, up to the one that ends the stream; any other end raises."""
     splitter = EventSplitter()
@@ -100,7 +110,7 @@ async def events_of(
             heard_at = time.monotonic()
         elif time.monotonic() - heard_at > idle_s:
             # Comments keep a connection open for ever; only data is progress.
-            raise _silent(exchange, idle_s)
+            raise _silent(deployment, idle_s)
         kept, error = _passed_on(conveyor, splitter.feed(chunk))
         if kept:
             yield kept
@@ -114,7 +124,7 @@ async def events_of(
     if rest := conveyor.pass_on_rest(splitter.rest()):
         yield rest
     if not conveyor.is_done and not conveyor.is_failed:
-        raise broken(exchange, "ended its stream without finishing the answer")
+        raise broken(deployment, "ended its stream without finishing the answer")
 
 
 def _passed_on(conveyor: Conveyor, events: list[bytes]) -> tuple[bytes, UpstreamError | None]:
@@ -145,24 +155,20 @@ def _keep_last(keep: Keep, events: bytes) -> None:
             keep(written(document(data_of(event) or b"{}").get("response")))
 
 
-def _silent(exchange: Exchange, idle_s: float) -> UpstreamTimeout:
-    deployment = exchange.deployment
-    provider = deployment.provider if deployment else ""
+def _silent(deployment: Deployment, idle_s: float) -> UpstreamTimeout:
     return UpstreamTimeout(
-        f"{provider or 'the provider'} sent nothing but comments for {idle_s:g} s",
+        f"{deployment.provider} sent nothing but comments for {idle_s:g} s",
         phase="idle",
-        provider=provider,
-        deployment=deployment.name if deployment else "",
+        provider=deployment.provider,
+        deployment=deployment.name,
     )
 
 
-def broken(exchange: Exchange, what: str) -> UpstreamBroken:
+def broken(deployment: Deployment, what: str) -> UpstreamBroken:
     """Make the error for an answer that is none."""
-    deployment = exchange.deployment
-    provider = deployment.provider if deployment else ""
     return UpstreamBroken(
-        f"{provider or 'the provider'} {what}",
-        provider=provider,
-        deployment=deployment.name if deployment else "",
+        f"{deployment.provider} {what}",
+        provider=deployment.provider,
+        deployment=deployment.name,
         upstream_status=200,
     )

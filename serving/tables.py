@@ -105,6 +105,17 @@ def number(low: float, *, is_open: bool = False) -> Check:
     return check
 
 
+def share(most: float = 1.0) -> Check:
+    """Accept numbers from 0 to ``most``."""
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise ValueError(f"a number from 0 to {most:g}")
+        return float(value)
+
+    return check
+
+
 def choice(*words: str) -> Check:
     """Accept one of a few words."""
 

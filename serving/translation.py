@@ -150,6 +150,7 @@ class _TranslatedStream:
         self.is_done = False
         self.is_failed = False
         self.has_content = False
+        self.n_characters = 0
         self.failure: tuple[str, str | None] = ("", None)
         self._reader = upstream.reader()
         self._writer = api.dialect.writer(reply)
@@ -173,6 +174,7 @@ class _TranslatedStream:
                 break
             if isinstance(event, Delta):
                 self.has_content = True
+                self.n_characters += len(event.text)
             elif isinstance(event, UsageSeen):
                 self.usage = event.usage
             elif isinstance(event, Finished):

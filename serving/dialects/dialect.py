@@ -77,6 +77,8 @@ class Dialect:
         The event that ends a stream badly.
     read_error : callable (body) -> (message, code) or None
         The words and the machine-readable code of a provider's error body.
+    overloaded_status : int, default=503
+        By which its clients know that they shall come back later.
     """
 
     name: str
@@ -89,3 +91,4 @@ class Dialect:
     write_error: Callable[[GatewayError, str], dict[str, object]]
     error_event: Callable[[GatewayError, str], bytes]
     read_error: Callable[[Mapping[str, object]], tuple[str, str | None] | None]
+    overloaded_status: int = 503

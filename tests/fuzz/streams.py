@@ -21,11 +21,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from types import SimpleNamespace
 
 import orjson
 
 from router.pricing import Usage
+from serving.attempt import Attempt
+from serving.beginning import begin
 from serving.client_api import CHAT_PATH, CLIENT_APIS, MESSAGES_PATH
 from serving.deployment import Deployment, line_of
 from serving.dialects.answer import Answer, Began, Finished, events_of
@@ -34,10 +37,10 @@ from serving.dialects.dialect import Reply
 from serving.dialects.registry import DIALECTS
 from serving.errand import Errand
 from serving.errors import UpstreamError
-from serving.gateway import Gateway
 from serving.providers.quirks import Quirks
 from serving.reasoning_states import ReasoningStates
 from serving.relay import relay_of
+from serving.streamed_answer import StreamedAnswer
 
 UPSTREAMS = ("chat", "responses", "messages", "gemini")
 CLIENTS = {
@@ -669,16 +672,23 @@ async def given(case: Case) -> tuple[bytes, bool]:
         for chunk in case.chunks:
             yield chunk
 
-    response = SimpleNamespace(headers={"content-type": "text/event-stream"}, chunks=chunks)
-    exchange = SimpleNamespace(deployment=None, call=None, headers=list)
-    gateway = SimpleNamespace(records=None)
+    async def nothing() -> None: ...
+
+    response = SimpleNamespace(status=200, headers={"content-type": "text/event-stream"}, chunks=chunks, close=nothing)
+
+    async def send(request: object) -> object:
+        return response
+
+    attempt = Attempt(DEPLOYMENTS[case.upstream], relay)
     try:
-        answer = await Gateway._streamed(gateway, exchange, relay, response, None)  # type: ignore[arg-type]
+        begun = await begin(SimpleNamespace(send=send), attempt, SimpleNamespace(idle_timeout_s=inf), inf)  # type: ignore[arg-type]
     except UpstreamError as error:
         check(error.status >= 400, "an error has no status of one")
         return b"", False
-    assert answer.stream is not None
-    return b"".join([piece async for piece in answer.stream]), True
+    assert begun.stream is not None
+    first, conveyor, events, pending = begun.stream
+    answer = StreamedAnswer(None, None, response, conveyor, first, events, None, pending)  # type: ignore[arg-type]
+    return b"".join([piece async for piece in answer]), True
 
 
 async def try_case(case: Case) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import Candidate, Constraints, Policy, Price, Prompt, Router, Shape
+from router.domain import Speed
 from router.history import (
     MOST_REQUESTS_BOUND,
     History,
@@ -182,10 +183,11 @@ def test_in_the_middle_of_a_turn_too_who_may_not_answer_does_not(router) -> None
 
 
 def test_time_to_read_anew_counts_where_time_is_measured(router) -> None:
-    policy, latency = Policy("latency", 0.75), {"large": 2.0, "medium": 1.5, "small": 1.0}
+    policy = Policy("latency", 0.75)
+    speeds = {name: Speed(s, 0.0) for name, s in (("large", 2.0), ("medium", 1.5), ("small", 1.0))}
     history = History("large", False, {"large": 11_000}, 1, is_marked=True)
-    assert router.route(LONG, policy, latency_s=latency).candidate == "medium"
-    assert router.route(LONG, policy, latency_s=latency, history=history).candidate == "large"  # 1.5 + 1.1 s
+    assert router.route(LONG, policy, speeds=speeds).candidate == "medium"
+    assert router.route(LONG, policy, speeds=speeds, history=history).candidate == "large"  # 1.5 + 1.1 s
 
 
 def test_a_promise_does_not_hold_where_the_conversation_decided(router, monkeypatch) -> None:

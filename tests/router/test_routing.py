@@ -14,6 +14,7 @@ from router import (
     Prompt,
     Router,
     Shape,
+    Speed,
     UnknownCandidate,
 )
 
@@ -135,7 +136,55 @@ def test_a_name_twice_is_refused(router):
 def test_live_latency_decides_the_latency_policy(router):
     policy = Policy("latency", 0.75)
     assert router.route(PLAIN, policy).candidate == "medium"  # no latencies: the shorter answer
-    assert router.route(PLAIN, policy, latency_s={"large": 0.5, "medium": 2.0}).candidate == "large"
+    speeds = {"large": Speed(0.5, 0.0), "medium": Speed(2.0, 0.0)}
+    assert router.route(PLAIN, policy, speeds=speeds).candidate == "large"
+
+
+def test_the_expected_latency_is_the_first_content_and_the_time_of_every_token(router):
+    # large writes 300 tokens, medium 200, small 100.
+    speeds = {"large": Speed(0.2, 0.01), "medium": Speed(1.0, 0.012), "small": Speed(0.1, 0.05)}
+    decision = router.route(PLAIN, Policy("latency", 0.75), speeds=speeds)
+    found = {f.candidate: f.latency_s for f in decision.forecasts}
+    assert found == {"large": pytest.approx(3.2), "medium": pytest.approx(3.4), "small": pytest.approx(5.1)}
+    assert decision.candidate == "large", "the first content of medium decides, although it writes less"
+    short = Prompt(PLAIN, Shape(n_characters=100, max_output_tokens=10))
+    assert router.route(short, Policy("latency", 0.0), speeds=speeds).candidate == "large"
+    assert router.route(short, Policy("latency", 0.0), speeds=speeds).ranking == ("large", "small", "medium")
+    # Of several answers asked for at once none waits for another.
+    many = Prompt(PLAIN, Shape(n_characters=100, n_choices=4))
+    assert router.route(many, speeds=speeds).forecast("large").latency_s == pytest.approx(3.2)
+
+
+def test_a_candidate_never_observed_is_ranked_at_the_mean_of_the_others(router):
+    speeds = {"large": Speed(2.0, 0.0), "small": Speed(4.0, 0.0)}
+    decision = router.route(PLAIN, Policy("latency", 0.0), speeds=speeds)
+    assert decision.ranking == ("large", "medium", "small")
+    assert decision.forecast("medium").latency_s is None, "unknown is told as unknown"
+    assert router.route(PLAIN).forecast("large").latency_s is None
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"large": 2.0, "medium": 4.0, "small": 1.0}, {"medium": "max_latency_s"}),
+        # One is known to keep the bound, so the unknown fail it.
+        ({"large": 2.0}, {"medium": "max_latency_s", "small": "max_latency_s"}),
+        # None is known to: who is too slow fails, the unknown pass.
+        ({"large": 9.0}, {"large": "max_latency_s"}),
+        ({}, {}),
+    ],
+    ids=str,
+)
+def test_a_latency_bound_removes_the_slow_and_the_unknown_where_another_keeps_it(router, known, expected):
+    speeds = {name: Speed(seconds, 0.0) for name, seconds in known.items()}
+    decision = router.route(PLAIN, Policy("threshold", 0.0), Constraints(max_latency_s=3.0), speeds)
+    assert {f.candidate: f.excluded_by for f in decision.forecasts if f.excluded_by} == expected
+
+
+def test_nobody_quick_enough_says_so(router):
+    speeds = {name: Speed(9.0, 0.0) for name in ("large", "medium", "small")}
+    with pytest.raises(NoEligibleCandidate, match="large: max_latency_s; medium: max_latency_s; small: max_latency_s"):
+        router.route(PLAIN, None, Constraints(max_latency_s=3.0), speeds)
 
 
 def test_an_unknown_preset_lists_the_known(router):

@@ -117,7 +117,7 @@ def test_serve_refuses_to_be_reached_by_others_without_keys(configure) -> None:
     assert "turnout key new" in found.stderr
 
 
-@pytest.mark.parametrize(("asked_s", "given_s"), [("0", 1), ("0.4", 1), ("1.2", 2), ("30", 30)])
+@pytest.mark.parametrize(("asked_s", "given_s"), [("0", 2), ("0.4", 3), ("1.2", 4), ("30", 32)])
 def test_a_shutdown_always_ends(configure, asked_s: str, given_s: int) -> None:
     read = configure(settings=f"shutdown_timeout_s = {asked_s}")
     server = server_of(create_app(read), read, ready=lambda port: None)

@@ -3,16 +3,18 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 from serving.arrival import protocol_of
-from serving.edge import IS_WHOLE, Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
+from serving.edge import IS_WHOLE, App, Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
 from serving.errors import (
     BodyTooLarge,
     ClientDisconnected,
@@ -20,6 +22,7 @@ from serving.errors import (
     ReceiveTimeout,
     UpstreamOverloaded,
 )
+from serving.providers.upstream import AiohttpUpstream, UpstreamRequest
 
 LIMITS = Limits(max_body_bytes=100, receive_timeout_s=0.2, header_timeout_s=0.2, max_headers=8, max_header_bytes=500)
 
@@ -190,11 +193,14 @@ async def test_an_error_takes_its_headers_along() -> None:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Serve the echo behind the edge on loopback through our protocol; yield one raw connection to it."""
-    config = uvicorn.Config(Edge(echo, LIMITS), lifespan="off", ws="none", log_config=None, access_log=False)
+async def listening(
+    app: App = echo, connections: set[object] | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve an app behind the edge on loopback through our protocol; yield one raw connection to it."""
+    config = uvicorn.Config(Edge(app, LIMITS), lifespan="off", ws="none", log_config=None, access_log=False)
     config.load()
     state = ServerState()
+    state.connections = state.connections if connections is None else connections
     protocol = protocol_of(LIMITS)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
@@ -295,3 +301,57 @@ async def test_a_refused_body_that_never_ends_is_cut_off() -> None:
         writer.write(HEAD % 300 + b"x" * 100)
         await _answer(reader)
         assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_an_event_that_comes_alone_leaves_alone_and_at_once() -> None:
+    heard = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for n in range(3):
+            # The next event is made only once the client has read this one: nothing may wait for company.
+            await send({"type": "http.response.body", "body": b"data: %d\n\n" % n, "more_body": True})
+            await asyncio.wait_for(heard.wait(), 5)
+            heard.clear()
+        await send({"type": "http.response.body", "body": b""})
+
+    async with listening(app) as (reader, writer):
+        writer.write(HEAD % 0)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        for n in range(3):
+            assert await asyncio.wait_for(reader.readuntil(b"\n\n\r\n"), 5) == b"9\r\ndata: %d\n\n\r\n" % n
+            heard.set()
+        assert await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5) == b"0\r\n\r\n"
+
+
+def has_no_delay(transport: asyncio.BaseTransport) -> bool:
+    return bool(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_small_writes_are_not_held_back_on_either_side(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        (connection,) = connections
+        seen.append(has_no_delay(connection.transport))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"more", "more_body": True})
+        await receive()
+
+    async def both() -> None:
+        upstream = AiohttpUpstream()
+        await upstream.open()
+        async with listening(app, connections) as (_, writer):
+            writer.close()
+            connections.clear()
+            host, port = writer.get_extra_info("peername")
+            response = await upstream.send(UpstreamRequest(f"http://{host}:{port}/v1/x", {}, b""))
+            seen.append(has_no_delay(response._response.connection.transport))  # type: ignore[attr-defined]
+            await response.close()
+        await upstream.close()
+
+    connections: set[uvicorn.protocols.http.httptools_impl.HttpToolsProtocol] = set()
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(both())
+    assert seen == [True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 
 import orjson
 import pytest
@@ -199,7 +200,7 @@ async def test_comments_are_no_progress(start) -> None:
 
 @pytest.mark.parametrize("api", PATHS)
 async def test_one_that_thinks_in_silence_is_not_waited_for_in_silence(start, monkeypatch, api: str) -> None:
-    monkeypatch.setattr("serving.gateway.HOLD_S", 0.05)
+    monkeypatch.setattr("serving.beginning.HOLD_S", 0.05)
     monkeypatch.setattr("serving.endpoints.PING_AFTER_S", 0.05)
     async with start(TWO_WAYS, server=server_of()) as gateway:
         gateway.provider.faults.put("*", Fault(event_delay_s=0.2))
@@ -278,13 +279,16 @@ async def test_a_caller_that_leaves_between_attempts_leaves_nothing_behind(start
         assert gateway.records.kept[0].outcome == "client_disconnected"
 
 
-def failover_of(pool: Pool, *, max_attempts: int = 3, until: float = 1e9) -> Failover:
+def failover_of(pool: Pool, *, max_attempts: int = 3, until: float = 1e9, is_stream: bool = False) -> Failover:
     windows = {"a": 100, "b": 50, "c": 200}
     candidates = {
         name: Candidate(name, capabilities=Capabilities(context_window_tokens=window))
         for name, window in windows.items()
     }
-    return Failover(pool, ["a", "b", "c"], candidates, {"a1", "a2", "b1", "c1"}, max_attempts=max_attempts, until=until)
+    known = {"a1", "a2", "b1", "c1"}
+    return Failover(
+        pool, ["a", "b", "c"], candidates, known, max_attempts=max_attempts, until=until, is_stream=is_stream
+    )
 
 
 def test_the_order_of_attempts() -> None:
@@ -337,3 +341,123 @@ def test_the_last_one_is_never_ejected_but_may_ask_to_be_left_alone() -> None:
     with pytest.raises(UpstreamOverloaded) as told:
         failover_of(pool).first()
     assert told.value.retry_after_s == pytest.approx(20.0, abs=1.0)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answered(pool: Pool, clock: Clock, deployment: str, seconds: float, n: int = 1, *, is_stream: bool = False) -> None:
+    for _ in range(n):
+        call = pool.begin(deployment, is_stream)
+        clock.now += seconds
+        call.first_byte()
+        call.finish()
+
+
+def test_an_attempt_gets_its_share_of_the_rest_and_the_last_one_all_of_it() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a", "b1": "b", "c1": "c"}, clock)
+    streams = failover_of(pool, until=clock.now + 90.0, is_stream=True)
+    assert streams.first_content_s(streams.first()) == 30.0
+    clock.now += 30.0
+    second = streams.after(UpstreamBroken("it broke"), "a")
+    assert second is not None and streams.first_content_s(second[0]) == 30.0
+    third = streams.after(UpstreamBroken("it broke"), "b")
+    assert third is not None and streams.first_content_s(third[0]) == inf, "nobody is asked after it"
+    # While nothing is known a share is not cut to less than answers usually take.
+    hurried = failover_of(pool, until=clock.now + 12.0, is_stream=True)
+    assert hurried.first_content_s(hurried.first()) == 10.0
+    whole = failover_of(pool, until=clock.now + 90.0)
+    assert whole.first_content_s(whole.first()) == 60.0
+    only = failover_of(Pool({"a1": "a"}, clock), until=clock.now + 90.0)
+    assert only.first_content_s(only.first()) == inf
+    single = failover_of(pool, max_attempts=1, until=clock.now + 90.0)
+    assert single.first_content_s(single.first()) == inf
+
+
+def test_what_is_known_of_a_deployment_bounds_its_share() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a", "b1": "b", "c1": "c"}, clock)
+    answered(pool, clock, "a1", 3.0, 20, is_stream=True)
+    patient = failover_of(pool, until=clock.now + 900.0, is_stream=True)
+    assert patient.first_content_s(patient.first()) == 10.0, "twice its slowest, and not less than 10 s"
+    hurried = failover_of(pool, until=clock.now + 9.0, is_stream=True)
+    assert hurried.first_content_s(hurried.first()) == 6.0, "twice its slowest is more than a third of 9 s"
+    middling = failover_of(pool, until=clock.now + 24.0, is_stream=True)
+    assert middling.first_content_s(middling.first()) == 8.0
+
+
+def test_an_attempt_that_is_seldom_quick_enough_is_not_made() -> None:
+    clock, broken = Clock(), UpstreamBroken("it broke")
+    pool = Pool({"a1": "a", "b1": "b", "c1": "c"}, clock)
+    answered(pool, clock, "b1", 20.0)
+    answered(pool, clock, "c1", 4.0)
+    failover = failover_of(pool, until=clock.now + 10.0)
+    failover.first()
+    assert failover.after(broken, "a") == ("c1", 0.0), "b1 would take 20 s"
+    n_taken = pool.retries.n_taken
+    late = failover_of(pool, until=clock.now + 3.0)
+    late.first()
+    again = late.after(broken, "a")  # only a1, of which nothing is known, may be in time
+    assert again is None or again[0] == "a1"
+    answered(pool, clock, "a1", 8.0)
+    never = failover_of(pool, until=clock.now + 3.0)
+    never.first()
+    n_taken = pool.retries.n_taken
+    assert never.after(broken, "a") is None
+    assert pool.retries.n_taken == n_taken, "what is not made costs nothing"
+
+
+def test_whoever_cools_longer_than_is_left_is_not_waited_for() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a", "b1": "b"}, clock)
+    failover = failover_of(pool, until=clock.now + 5.0)
+    assert failover.first() == "a1"
+    pool.begin("a1").finish("overloaded", wait_s=60.0)
+    assert failover.after(UpstreamOverloaded("busy", retry_after_s=60.0), "a") == ("b1", 0.0)
+    pool.begin("b1").finish("overloaded", wait_s=60.0)
+    assert failover.after(UpstreamOverloaded("busy", retry_after_s=60.0), "b") is None
+
+
+def test_where_all_are_at_their_limits_the_caller_is_told_to_come_back_soon() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a", "b1": "b"}, clock)
+    for name in ("a1", "b1"):
+        pool.begin(name)
+        pool.begin(name).finish("overloaded", wait_s=0.0)
+    assert failover_of(pool).first() == "a1", "the last resort"
+    pool.begin("a1").finish("overloaded", wait_s=0.0)
+    pool.begin("b1").finish("overloaded", wait_s=0.0)
+    with pytest.raises(UpstreamOverloaded) as told:
+        failover_of(pool).first()
+    assert (told.value.status, told.value.retry_after_s) == (503, 1.0)
+
+
+@pytest.mark.parametrize("fault", [{"hang": True}, {"event_delay_s": 0.4}], ids=str)
+async def test_who_has_no_content_within_its_share_is_left_for_another(start, monkeypatch, fault) -> None:
+    monkeypatch.setattr("serving.failover.UNKNOWN_STREAM_S", 0.05)
+    async with start(TWO_WAYS, server=server_of() + 'apis = ["responses"]\n') as gateway:
+        # It hangs, or begins in time but has its content only after four events more.
+        gateway.provider.faults.put("first", Fault(**fault))
+        response = await gateway.client.post(
+            PATHS["responses"], json=asked_of("responses", stream=True), headers={"x-request-timeout-ms": "1500"}
+        )
+        assert response.status_code == 200
+        assert response.headers["x-turnout-failed-attempts"] == "large@emulator/first;timeout"
+        assert text_of("responses", response.text)
+        assert gateway.records.kept[0].outcome == "ok"
+
+
+async def test_streams_and_whole_answers_reach_the_pool_as_what_they_are(start) -> None:
+    async with start(TWO_WAYS, server=server_of()) as gateway:
+        for is_stream in (True, False, True):
+            response = await gateway.client.post(PATHS["chat"], json=asked_of("chat", stream=is_stream))
+            assert response.status_code == 200
+        found = gateway.gateway.pool.snapshot()
+        assert sum(status.first_content.n for status in found) == 2
+        assert sum(status.whole.n for status in found) == 1
+        assert sum(status.tokens.output_tokens for status in found) > 0

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from serving import logs
+from serving.emulated_faults import Fault
 from serving.providers.upstream import UpstreamRequest
 from serving.records import SqliteRecordStore
 
@@ -219,8 +220,14 @@ async def test_a_client_that_leaves_before_the_first_byte_stops_the_provider(onl
     asking.cancel()
     await eventually(lambda: online.provider.counts()["n_cancelled"] == 1)
     await eventually(lambda: bool(online.records.kept))
-    assert (online.records.kept[0].outcome, online.records.kept[0].status) == ("client_disconnected", 499)
+    record = online.records.kept[0]
+    assert (record.outcome, record.status) == ("client_disconnected", 499)
     assert all(row.n_in_flight == row.n_errors == 0 for row in online.gateway.pool.snapshot())
+    # Nobody counted, and the provider bills what it has read: of a whole answer also what it was expected to write.
+    assert record.is_usage_estimated
+    assert record.input_tokens > 0
+    assert record.output_tokens == 0 if is_stream else record.output_tokens > 0
+    assert record.cost_usd > 0
 
 
 async def test_a_client_that_leaves_in_the_middle_stops_the_provider(online) -> None:
@@ -235,8 +242,37 @@ async def test_a_client_that_leaves_in_the_middle_stops_the_provider(online) -> 
         assert (await anext(lines)).startswith("data: ")
     await eventually(lambda: online.provider.counts()["n_cancelled"] == 1)
     await eventually(lambda: bool(online.records.kept))
-    assert (online.records.kept[0].outcome, online.records.kept[0].status) == ("client_disconnected", 200)
+    record = online.records.kept[0]
+    assert (record.outcome, record.status) == ("client_disconnected", 200)
     assert all(row.n_in_flight == row.n_errors == 0 for row in online.gateway.pool.snapshot())
+    assert record.is_usage_estimated
+    assert record.output_tokens > 0
+    assert record.cost_usd > 0
+
+
+@pytest.mark.parametrize("api", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("spoken", ["chat", "responses", "messages", "gemini"])
+async def test_a_cut_off_answer_is_estimated_by_what_came_of_it(start, api: str, spoken: str) -> None:
+    server = (
+        '[server]\nport = 0\nbundle = "{bundle}"\ndatabase = ""\nwatch_bundle_s = {watch_bundle_s}\n{settings}\n'
+        f'[[providers]]\nname = "emulator"\nemulated = true\napis = ["{spoken}"]\n'
+    )
+    async with start(server=server) as gateway:
+        gateway.provider.scripts.put("*", [{"text": "abcd " * 200}])
+        path = {"chat": "/v1/chat/completions"}.get(api, f"/v1/{api}")
+        said = {"input": "Say hello."} if api == "responses" else {"messages": [{"role": "user", "content": "Hi"}]}
+        asked = {"model": "large", "stream": True, "max_tokens": 5000, **said}
+        whole = await gateway.client.post(path, json=asked)
+        n_events = whole.text.count("data:")
+        gateway.provider.scripts.put("*", [{"text": "abcd " * 200}])
+        gateway.provider.faults.put("*", Fault(cut_after_events=n_events * 3 // 4))
+        broken = await gateway.client.post(path, json=asked)
+        assert "error" in broken.text
+        record = gateway.records.kept[-1]
+        assert record.outcome == "broken"
+        assert record.is_usage_estimated
+        # Three quarters of 1,000 characters, give or take the events around them; a token is taken to be four.
+        assert 130 <= record.output_tokens <= 250
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from serving.health import (
@@ -9,6 +11,7 @@ from serving.health import (
     N_CONSECUTIVE,
     PROBE_S,
     SLOW_START_S,
+    WORDS,
     Health,
     RetryBudget,
 )
@@ -109,6 +112,36 @@ def test_without_a_word_the_wait_doubles_until_it_answers() -> None:
     assert health.available_at(20_000.0) == 20_000.5
 
 
+def test_a_word_for_every_state() -> None:
+    health, found = Health(), []
+    found.append(health.word(0.0))
+    failing(health, 0.0)
+    found.append(health.word(1.0))
+    health.throttled(1.0, EJECT_S + 4)
+    found.append(health.word(2.0))
+    found.append(health.word(EJECT_S + 1))
+    found.append(health.word(EJECT_S + 6))
+    health.begin(EJECT_S + 6)
+    found.append(health.word(EJECT_S + 7))
+    health.succeeded(EJECT_S + 7)
+    found.append(health.word(EJECT_S + 8))
+    found.append(health.word(EJECT_S + 7 + SLOW_START_S))
+    assert found == ["healthy", "ejected", "ejected", "cooling", "probing", "probing", "recovering", "healthy"]
+    assert set(found) == set(WORDS)
+
+
+def test_half_open_probes_are_one_in_thirty_seconds() -> None:
+    health, probes = Health(), []
+    failing(health, 0.0)
+    for tenth in range(6_000):
+        now = tenth / 10
+        if health.is_available(now):
+            health.begin(now)  # into a black hole: nothing comes back
+            probes.append(now)
+    assert len(probes) > 10
+    assert min(b - a for a, b in pairwise(probes)) >= PROBE_S
+
+
 def test_further_attempts_are_a_fifth_of_the_requests_and_three_a_second() -> None:
     budget, now, n_taken = RetryBudget(), 0.0, 0
     while budget.take(now):
@@ -121,3 +154,4 @@ def test_further_attempts_are_a_fifth_of_the_requests_and_three_a_second() -> No
         n_taken += budget.take(now)
     assert n_taken <= 0.2 * 20_000 + 3 * 100 + 30
     assert n_taken >= 0.2 * 20_000
+    assert (budget.n_taken, budget.n_refused) == (30 + n_taken, 1 + 20_000 - n_taken)

@@ -193,6 +193,7 @@ def test_migrations_run_once_and_are_noted(tmp_path: Path) -> None:
         ("m001_request",),
         ("m002_translation",),
         ("m003_attempts",),
+        ("m004_estimates",),
     ]
     database.close()
 

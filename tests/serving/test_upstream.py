@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -153,6 +154,31 @@ async def test_a_body_cut_short_is_broken_and_not_an_end(upstream: AiohttpUpstre
             async for chunk in (await upstream.send(request)).chunks():
                 seen.append(chunk)
         assert b"".join(seen) in (b"one", b"")
+
+
+async def test_a_compressed_bomb_is_refused_by_its_head_and_never_unpacked(upstream: AiohttpUpstream) -> None:
+    n_written = 0
+    is_dropped = asyncio.Event()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
+    zeros = gzip.compress(bytes(2**20))
+
+    async def handle(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal n_written
+        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"%x\r\n%s\r\n" % (len(zeros), zeros))
+                n_written += len(zeros)
+                await writer.drain()
+                await asyncio.sleep(0)
+        except ConnectionError:
+            is_dropped.set()
+
+    async with serving(handle) as request:
+        with pytest.raises(UpstreamBroken, match="compressed"):
+            await upstream.send(request)
+        await asyncio.wait_for(is_dropped.wait(), 5)
+    assert n_written < 20 * 2**20, "what a socket holds at most, on the way"
 
 
 async def test_a_refused_connection_is_unreachable(upstream: AiohttpUpstream) -> None:

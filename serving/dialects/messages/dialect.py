@@ -20,4 +20,5 @@ MESSAGES = Dialect(
     write_error=write_error,
     error_event=error_event,
     read_error=read_error,
+    overloaded_status=529,
 )

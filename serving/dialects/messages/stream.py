@@ -203,7 +203,10 @@ class MessagesReader:
         if self._began is not None or not isinstance(message, dict):
             return self._first()  # a message begun again goes on as the first one
         self._began = began_of(message)
-        return [self._began, *self._counted(message.get("usage"))]
+        usage = message.get("usage")
+        if isinstance(usage, dict):  # what is written is only a placeholder until the end is known
+            usage = {name: count for name, count in usage.items() if name != "output_tokens"}
+        return [self._began, *self._counted(usage)]
 
     def _counted(self, usage: object) -> list[Event]:
         add_usage(self._usage, usage)
