@@ -130,7 +130,7 @@ class Decision:
         One sentence for a person.
     binding : str
         The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
-        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible'.
+        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible', 'conversation'.
     propensity : float
         Probability, in (0, 1], with which this policy chooses this candidate here.
     bundle : str
@@ -149,6 +149,12 @@ class Decision:
         where the bundle cannot tell.
     promise : str or None
         What is certified of the policy, or why it does not hold here; None for a policy without certificate.
+    incumbent : str or None
+        The candidate that answered last in this conversation; None where the request opens one, or none is known.
+    switch_cost_usd : float or None
+        What it costs once to let another candidate read the conversation anew: the choice, or, where the incumbent
+        stays, the one that the policy alone would have chosen. None where no switch was in question or its price is
+        unknown.
     """
 
     candidate: str
@@ -166,6 +172,8 @@ class Decision:
     task_probability: float | None = None
     novelty: float | None = None
     promise: str | None = None
+    incumbent: str | None = None
+    switch_cost_usd: float | None = None
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
@@ -204,6 +212,8 @@ class Decision:
             self.task_probability,
             self.novelty,
             self.promise,
+            self.incumbent,
+            self.switch_cost_usd,
             self.forecasts,
             self.counterfactuals,
         )
@@ -224,5 +234,7 @@ class Explanation:
     task_probability: float | None
     novelty: float | None
     promise: str | None
+    incumbent: str | None
+    switch_cost_usd: float | None
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

@@ -16,6 +16,7 @@ from router.bundle import Bundle, load
 from router.decision import Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
+from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
 from router.latency import expected_latencies_s, with_mean
 from router.policy import DEFAULT_PRESETS, FALL_BELOW, KINDS, check, eligible, order
 from router.predictors import NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
@@ -179,6 +180,7 @@ class Router:
         constraints: Constraints = NO_CONSTRAINTS,
         speeds: Mapping[str, Speed] | None = None,
         foresight: Foresight | None = None,
+        history: History | None = None,
     ) -> Decision:
         """Decide who shall answer.
 
@@ -194,6 +196,9 @@ class Router:
             the others; where it says nothing of any, expected output tokens stand in: the longer answer is the slower.
         foresight : Foresight, optional
             What :meth:`foresee` said of this very prompt, so that it is predicted once.
+        history : History, optional
+            Of the conversation that the request goes on with. An incumbent that is in the middle of something is
+            chosen while it may answer; otherwise the policy ranks by costs that count what is cached.
 
         Returns
         -------
@@ -215,18 +220,26 @@ class Router:
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
-        latency = None
+        latency, measured = None, None
         if KINDS[rule.kind][3]:
             # Without a measured latency the longer answer is the slower.
-            latency = with_mean(outlook.latency_s) or outlook.output_tokens
+            measured = with_mean(outlook.latency_s)
+            latency = measured or outlook.output_tokens
         anchor = self._place.get(rule.anchor) if rule.anchor is not None else None
         ranked = order(outlook.quality, outlook.cost_usd, rule, allowed=allowed, latency_s=latency, anchor=anchor)
+        alone, switch_usd = ranked[0], None
+        if history is not None:
+            ranked, switch_usd = self._continued(
+                history, outlook, rule, ranked, allowed, latency, anchor, is_measured=measured is not None
+            )
 
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
         task, task_probability = self._task(given)
         novelty = float(given[NOVELTY_OUTPUT][0, 0]) if NOVELTY_OUTPUT in given else None
         binding, reason = _explain(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
+        if history is not None:
+            binding, reason = _continuing(history, self._names, first, alone, binding, reason)
         if novelty is not None and novelty > 1:
             reason += "; the prompt is unlike those of training, so averages stand in for predictions"
         return Decision(
@@ -244,16 +257,48 @@ class Router:
             task=task,
             task_probability=task_probability,
             novelty=novelty,
-            promise=self._promise(rule, allowed),
+            promise=self._promise(rule, allowed, is_policys_own=first == alone),
+            incumbent=None if history is None else history.incumbent,
+            switch_cost_usd=switch_usd,
         )
 
-    def _promise(self, policy: Policy, allowed: Sequence[bool]) -> str | None:
+    def _continued(
+        self,
+        history: History,
+        outlook: Outlook,
+        rule: Policy,
+        ranked: list[int],
+        allowed: Sequence[bool],
+        latency: Sequence[float] | None,
+        anchor: int | None,
+        *,
+        is_measured: bool,
+    ) -> tuple[list[int], float | None]:
+        """Rank once more, now that a conversation goes on; return what a switch costs too, where one is in question."""
+        alone = ranked[0]
+        prefix_tokens = prefixes(history, self._names, self._rates, outlook.input_tokens)
+        if any(cached for cached, _ in prefix_tokens):
+            costs = effective_costs_usd(history, self._prices, outlook.cost_usd, prefix_tokens)
+            # Where output tokens stand in for seconds, there is nothing that seconds could be added to.
+            slowed = prefill_s(history, latency, prefix_tokens) if latency and is_measured else latency
+            ranked = order(outlook.quality, costs, rule, allowed=allowed, latency_s=slowed, anchor=anchor)
+        at = self._names.index(history.incumbent) if history.incumbent in self._names else None
+        if history.is_pending and at is not None and allowed[at]:
+            ranked = [at, *(i for i in ranked if i != at)]
+        other = alone if ranked[0] == at else ranked[0]
+        if at is None or other == at:
+            return ranked, None
+        return ranked, switch_cost_usd(history, self._prices[other], prefix_tokens[other])
+
+    def _promise(self, policy: Policy, allowed: Sequence[bool], *, is_policys_own: bool) -> str | None:
         """Return what is certified of this policy, or why it does not hold for this request."""
         if policy.name not in self._promises or policy != self.bundle.manifest.presets.get(policy.name):
             return None
         sentence, void = self._promises[policy.name]
         if void is None and not all(allowed):
             void = "some candidates may not answer this request"
+        if void is None and not is_policys_own:
+            void = "the conversation decided, not the policy alone"
         return sentence if void is None else f"not certified here: {void}"
 
     def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:
@@ -311,6 +356,22 @@ def _bound_latency(excluded: list[str | None], latency_s: Sequence[float], most_
     for i, seconds in enumerate(latency_s):
         if excluded[i] is None and (seconds > most_s or (has_known and seconds != seconds)):
             excluded[i] = "max_latency_s"
+
+
+def _continuing(
+    history: History, names: Sequence[str], first: int, alone: int, binding: str, reason: str
+) -> tuple[str, str]:
+    """Return binding constraint and sentence, changed where the conversation decided."""
+    if names[first] == history.incumbent and history.is_pending:
+        return "conversation", "the conversation is in the middle of a turn of this candidate's, which goes on with it"
+    if first == alone:
+        return binding, reason
+    if names[first] == history.incumbent:
+        return (
+            "conversation",
+            f"{reason}, once reading the conversation anew is paid for: alone it would be {names[alone]}",
+        )
+    return binding, f"{reason}, with what is cached of the conversation; alone it would be {names[alone]}"
 
 
 def _explain(policy: Policy, quality: float, n_eligible: int, has_anchor: bool) -> tuple[str, str]:

@@ -7,6 +7,7 @@ else only a summary of shape. It reads text and counts; it never rewrites what i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from router.domain import Prompt, Shape
@@ -14,18 +15,34 @@ from router.domain import Prompt, Shape
 #: Elements that harnesses put into user turns: Claude Code, Codex, Cline, Cursor (seen November 2026).
 HARNESS_TAGS = (
     "system-reminder",
+    "local-command-caveat",
     "local-command-stdout",
     "local-command-stderr",
     "command-name",
     "command-message",
     "command-args",
+    "bash-stdout",
+    "bash-stderr",
+    "task-notification",
+    "ide_opened_file",
+    "ide_selection",
     "environment_context",
     "environment_details",
     "user_instructions",
+    "codex_internal_context",
+    "turn_aborted",
+    "mode_notice",
+    "file_content",
     "additional_data",
 )
+_OPENING = re.compile(f"<({'|'.join(HARNESS_TAGS)})(?=[> \\n\\t/])")  # <system-reminders> is another element
 #: Wrappers whose content is the human's own.
-_WRAPPERS = ("<task>", "</task>", "<user_query>", "</user_query>", "<user_message>", "</user_message>")
+_WRAPPER = re.compile("</?(?:task|feedback|user_query|user_message|user_input|user_command)(?: [^<>]{0,200})?>")
+#: Codex sends a project's AGENTS.md as if the human said it, in a turn of its own; more harness elements may follow.
+_AGENTS_FILE = re.compile(r"# AGENTS\.md instructions\b[^\n]*\s*<INSTRUCTIONS>")
+_AGENTS_FILE_END = "</INSTRUCTIONS>"
+#: Before this, editors list what is open; the human's words come after it.
+_REQUEST_MARK = "## My request for Codex:"
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 #: Of a long text encoders read the head and the tail, with a mark between: the instruction at the start and the
@@ -94,6 +111,12 @@ def human(texts: Sequence[str]) -> str:
     return "\n".join(text for text in kept if text)
 
 
+def human_of(content: object) -> tuple[str, bool]:
+    """Return what a human said in the content of one user turn, and whether something other than text is in it."""
+    texts, n_images, n_others = _parts(content)
+    return human(texts), bool(n_images or n_others)
+
+
 def _parts(content: object) -> tuple[list[str], int, int]:
     """Return the texts, the number of images and the number of other attachments of one message's content."""
     if isinstance(content, str):
@@ -125,33 +148,37 @@ def _length_of(value: object) -> int:
 
 
 def _without_harness(text: str) -> str:
-    if "<" not in text:
-        return text.strip()
-    for tag in HARNESS_TAGS:
-        text = _without_element(text, tag)
-    for wrapper in _WRAPPERS:
-        text = text.replace(wrapper, "")
+    if "<" in text:
+        text = _without_elements(_without_agents_file(text))
+        text = _WRAPPER.sub("", text)
+    if _REQUEST_MARK in text:
+        text = text.rpartition(_REQUEST_MARK)[2]
     return text.strip()
 
 
-def _without_element(text: str, tag: str) -> str:
-    """Remove every ``<tag …>…</tag>``; an element never closed is the human's own and stays.
+def _without_agents_file(text: str) -> str:
+    if not text.startswith("# AGENTS.md") or _AGENTS_FILE.match(text) is None:
+        return text
+    return text.partition(_AGENTS_FILE_END)[2]
 
-    Plain searching, not a regular expression: linear however many openings are left unclosed.
+
+def _without_elements(text: str) -> str:
+    """Remove every harness element, ``<tag …>…</tag>``; one never closed is the human's own and stays.
+
+    Linear however many openings are left unclosed: a tag that closes nowhere further on is not looked for again.
     """
-    opening, closing = f"<{tag}", f"</{tag}>"
     kept: list[str] = []
+    unclosed: set[str] = set()
     position = 0  # up to here everything is kept or removed
-    start = text.find(opening)
-    while start >= 0:
-        inside = start + len(opening)
-        if text[inside : inside + 1] not in (">", " ", "\n", "\t", "/"):  # <system-reminders> is another element
-            start = text.find(opening, inside)
-            continue
-        end = text.find(closing, inside)
+    opening = _OPENING.search(text)
+    while opening is not None:
+        tag = opening[1]
+        end = -1 if tag in unclosed else text.find(f"</{tag}>", opening.end())
         if end < 0:
-            break
-        kept.append(text[position:start])
-        position = end + len(closing)
-        start = text.find(opening, position)
+            unclosed.add(tag)
+            opening = _OPENING.search(text, opening.end())
+            continue
+        kept.append(text[position : opening.start()])
+        position = end + len(tag) + 3
+        opening = _OPENING.search(text, position)
     return "".join((*kept, text[position:])) if position else text

@@ -73,6 +73,8 @@ _ANSWER_HEADERS = {
     "x-turnout-rule": "The rule that led there; absent when none did.",
     "x-turnout-data-policy": "What deployments had to meet: `regions=eu; data_policies=zdr`; absent when nothing.",
     "x-turnout-explanation": "JSON, where `explain` asked for it: scenario, rule, reason, ranking.",
+    "x-turnout-conversation": "`new`, `kept` (the candidate that answered before) or `switched`; absent where no "
+    "conversation is recognised.",
     "x-turnout-bundle": "The bundle that predicted, name@version.",
     "x-turnout-expected-cost-usd": "Absent when unknown.",
     "x-turnout-cost-usd": "What it cost, on whole answers; absent when unknown.",

@@ -20,7 +20,7 @@ from router.domain import Capabilities
 from serving import fields
 from serving.admission import AdmissionStatus
 from serving.course import judged, models_for
-from serving.deciding import decide
+from serving.deciding import decide, turn_in
 from serving.errors import NotFound
 from serving.explanation import RuledExplanation, told
 from serving.gateway import Gateway
@@ -180,9 +180,12 @@ def control_api(gateway: Gateway) -> APIRouter:
 
         Says of every rule whether it matches, and the first condition that does not hold.
         """
-        asked, api = read_question(fields.request_of(await request.body()), request.scope["headers"])
+        raw, headers = await request.body(), request.scope["headers"]
+        asked, api = read_question(fields.request_of(raw), headers)
         state = gateway.ready()
-        decided = decide(state, gateway.pool, caller, asked, api)
+        turn = turn_in(gateway.conversations, state, caller, asked, headers, raw)
+        history = None if turn is None else turn.history()
+        decided = decide(state, gateway.pool, caller, asked, api, history=history)
         return told(decided, judged(state, caller, asked, api), caller.may_use)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)

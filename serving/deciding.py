@@ -15,8 +15,10 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
+from router.history import History
 from router.routing import Foresight
-from serving.asked import Asked
+from serving.asked import Asked, Headers
+from serving.conversations import Conversations, Turn
 from serving.course import Course, course_of
 from serving.demand import NO_DEMAND, Demand
 from serving.errors import InvalidRequest, NoEligible, NotFound
@@ -63,7 +65,13 @@ class Decided(NamedTuple):
 
 
 def decide(
-    state: State, pool: Pool, principal: Principal, asked: Asked, api: str = "", at_unix_s: float | None = None
+    state: State,
+    pool: Pool,
+    principal: Principal,
+    asked: Asked,
+    api: str = "",
+    at_unix_s: float | None = None,
+    history: History | None = None,
 ) -> Decided:
     """Decide who answers one request.
 
@@ -79,6 +87,14 @@ def decide(
         By which it came, such as "messages"; for rules.
     at_unix_s : float or None
         The time, for rules; None is now.
+    history : History or None
+        Of the conversation it goes on with; without effect on a candidate that was named.
+    model : str
+        As the caller wrote it.
+    dials : Dials
+    prompt : Prompt
+    history : History or None
+        Of the conversation it goes on with; without effect on a candidate asked for by name.
 
     Returns
     -------
@@ -117,6 +133,7 @@ def decide(
                 constraints,
                 pool.speeds(),
                 foresight=course.foresight,
+                history=history,
             )
         except NoEligibleCandidate as error:
             raise _nobody(error, principal) from error
@@ -161,6 +178,23 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
         priority=_priority(principal, None, asked),
         demand=demand,
         is_explained=asked.dials.explain,
+    )
+
+
+def turn_in(
+    conversations: Conversations, state: State, principal: Principal, asked: Asked, headers: Headers, raw: bytes
+) -> Turn | None:
+    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none."""
+    model = state.meant(asked.model)
+    if model in state.candidates:
+        return None
+    return conversations.turn_of(
+        (principal.name, model),
+        asked.body,
+        headers,
+        n_messages=asked.prompt.shape.n_messages,
+        raw=raw,
+        keep_for_s=state.settings.routing.conversations_keep_for_s,
     )
 
 

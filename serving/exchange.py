@@ -18,6 +18,7 @@ from router.pricing import Usage, charge_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving import logs
 from serving.attempt import OVERTAKEN, Attempt
+from serving.conversations import Turn
 from serving.deciding import Decided
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
@@ -63,6 +64,8 @@ class Exchange:
         When it arrived.
     outcome : str
         How it ended, once settled.
+    turn : Turn or None
+        Its place in a conversation, where one is recognised.
     """
 
     __slots__ = (
@@ -85,6 +88,7 @@ class Exchange:
         "rule",
         "scenario",
         "time_unix_s",
+        "turn",
         "usage",
     )
 
@@ -107,6 +111,7 @@ class Exchange:
         self.is_usage_estimated = False
         self._prompt: Prompt | None = None
         self.outcome = ""
+        self.turn: Turn | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -160,6 +165,8 @@ class Exchange:
         attempt = self.attempt
         if attempt is not None:
             headers += attempt.deployment.marks
+            if self.turn is not None:
+                headers.append((b"x-turnout-conversation", self.turn.became(attempt.deployment.candidate)))
             if attempt.told:
                 headers.append((b"x-turnout-lost", lost(attempt.told).encode("latin-1")[:MAX_LOST_BYTES]))
             if self.attempts:
@@ -196,7 +203,10 @@ class Exchange:
         self._is_settled = True
         attempt = self.attempt
         if self._state is not None and attempt is not None:
-            self.cost_usd = charge_usd(self.usage, self._state.candidate(attempt.deployment.candidate).price)
+            price = self._state.candidate(attempt.deployment.candidate).price
+            self.cost_usd = charge_usd(self.usage, price)
+            if self.turn is not None and outcome == "ok":
+                self.turn.answered(attempt.deployment.candidate, self.usage, price)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome

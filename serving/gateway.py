@@ -19,7 +19,8 @@ from serving.asked import Asked
 from serving.attempt import Attempt
 from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
-from serving.deciding import Decided, decide, embedder
+from serving.conversations import Conversations
+from serving.deciding import Decided, decide, embedder, turn_in
 from serving.drain import Drain
 from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError
@@ -81,6 +82,7 @@ class Gateway:
     records : RecordStore
     states : ReasoningStates, optional
     responses : ResponseStore, optional
+    conversations : Conversations, optional
 
     Attributes
     ----------
@@ -103,12 +105,14 @@ class Gateway:
         records: RecordStore,
         states: ReasoningStates | None = None,
         responses: ResponseStore | None = None,
+        conversations: Conversations | None = None,
     ) -> None:
         self.upstream = upstream
         self.pool = pool
         self.records = records
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
+        self.conversations = conversations if conversations is not None else Conversations()
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()
@@ -172,7 +176,10 @@ class Gateway:
             if api.embeds:
                 decided = embedder(state, exchange.principal, asked)
             else:
-                decided = decide(state, self.pool, exchange.principal, asked, exchange.api)
+                turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
+                exchange.turn = turn
+                history = None if turn is None else turn.history()
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, history=history)
             exchange.decided(state, decided, asked.prompt)
             job = Job(
                 state,

@@ -65,6 +65,15 @@ class RoutingSettings:
             "x-turnout-lost, silent only records.",
         ),
     )
+    conversations_keep_for_s: float = field(
+        default=3600.0,
+        metadata=about(
+            tables.number(0),
+            "How long it is remembered, as digests in memory, who answered in a conversation: a turn is not broken, "
+            "and a switch is priced by what is cached; 0 decides every request by itself.",
+            "s",
+        ),
+    )
     presets: Mapping[str, PresetSettings] = field(
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},

@@ -41,6 +41,65 @@ def test_harness_elements_go_and_the_humans_own_stays(given, expected):
     assert read([user(given)]).text == expected
 
 
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        # Claude Code: eight reminders before the prompt, a command's traces, a background task that ended.
+        ([[*(text(f"<system-reminder>\n{i}\n</system-reminder>\n") for i in range(8)), text("Fix it.")]], "Fix it."),
+        (
+            [
+                [text("Count the files")],
+                [
+                    text("<local-command-caveat>not for you</local-command-caveat>"),
+                    text("<bash-stdout>7</bash-stdout>"),
+                ],
+                [text("<task-notification>\n<task-id>1</task-id>\n</task-notification>")],
+            ],
+            "Count the files",
+        ),
+        # Codex: a project's instructions and the environment stand in user turns of their own, or in one.
+        (
+            [
+                [text("List the files.")],
+                [text("# AGENTS.md instructions for /repo\n\n<INSTRUCTIONS>\nBe brief.\n</INSTRUCTIONS>")],
+                [text("<environment_context>\n<cwd>/repo</cwd>\n</environment_context>")],
+            ],
+            "List the files.",
+        ),
+        (
+            [
+                [
+                    text(
+                        "# AGENTS.md instructions for /repo\n\n<INSTRUCTIONS>\nBe brief.\n</INSTRUCTIONS>\n"
+                        "<environment_context>\nx\n</environment_context>"
+                    )
+                ],
+                [
+                    text(
+                        "# Context from my IDE setup:\n\n## Open tabs:\n- a.py\n\n## My request for Codex:\nRename it\n"
+                    )
+                ],
+            ],
+            "Rename it",
+        ),
+        # Cline, as it was and as it is.
+        (
+            [[text("<task>\nWrite a test\n</task>"), text("<environment_details>\nx\n</environment_details>")]],
+            "Write a test",
+        ),
+        ([[text('<user_input mode="act"><mode_notice>now you may</mode_notice>Do it</user_input>')]], "Do it"),
+        ([[text("<feedback>\nNot so\n</feedback>"), text('<file_content path="a.py">\n1\n</file_content>')]], "Not so"),
+        # What only looks like it.
+        (
+            [[text("# AGENTS.md instructions are what I want you to write")]],
+            "# AGENTS.md instructions are what I want you to write",
+        ),
+    ],
+)
+def test_what_clients_really_send_is_read_down_to_the_humans_words(turns, expected):
+    assert read([user(blocks) for blocks in turns]).text == expected
+
+
 def test_a_turn_of_tool_results_only_is_passed_over():
     messages = [
         user("Count the files"),
