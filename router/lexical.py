@@ -133,7 +133,8 @@ class LexicalEncoder:
         counts = logarithms_of(counted)
         counts -= self.surface_mean
         counts /= self.surface_scale
-        counts.clip(-SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:-1])
+        np.minimum(counts, SURFACE_LIMIT, out=counts)
+        np.maximum(counts, -SURFACE_LIMIT, out=features[:, width:-1])
         return features
 
     def weights_of(self, pieces: Pieces) -> tuple[NDArray[np.int32], Floats]:
@@ -202,7 +203,8 @@ def _novelty(pieces: Pieces, found: NDArray[np.int32]) -> float:
     """Return the share, in bytes, of words never seen in training; in [0, 1). The rows of single pieces come first."""
     lengths = pieces.word_lengths
     unseen = found.take(pieces.words) < 0
-    return float(lengths[unseen].sum() / (lengths.sum() + FAMILIAR_BYTES))
+    # The ufunc itself: an array's own sum() is a function in Python around it.
+    return float(np.add.reduce(lengths[unseen]) / (np.add.reduce(lengths) + FAMILIAR_BYTES))
 
 
 _ARRAYS: Mapping[str, type[np.generic]] = {

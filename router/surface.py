@@ -88,7 +88,7 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
     n_numbers = most_digits = first_number = 0
     if per_class[0]:
         numbers = pieces.lengths[pieces.kinds == DIGITS]
-        n_numbers, most_digits = len(numbers), int(numbers.max())
+        n_numbers, most_digits = len(numbers), int(np.maximum.reduce(numbers))
         first = _FIRST_NUMBER.search(data)
         first_number = int(first[0]) if first else 0
     lines = data.split(b"\n")
@@ -105,7 +105,7 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
         first_number if first_number <= _LARGEST_FIRST_NUMBER else 0,
         n_words,
         sum(per_class[i] for i in _LETTER_CLASSES) / n_words if n_words else 0.0,
-        int(word_lengths.max()) if n_words else 0,
+        int(np.maximum.reduce(word_lengths)) if n_words else 0,
         n_distinct,
         n_distinct / max(n_words, 1),
         len(lines),
