@@ -12,7 +12,7 @@ import pytest
 from serving.admission import BATCH, HIGH, NORMAL, SHORT_WAIT_S, Admission, Priority, priority_of
 from serving.errors import InvalidRequest, Overloaded
 from serving.keys import ANONYMOUS, Principal
-from serving.loop_lag import MEMORY_S, TICK_S, LoopLag
+from serving.loop_lag import MEMORY_S, QUIET_S, TICK_S, LoopLag
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 SECRET = "sk-turnout-batch-0000000000000000"
@@ -195,19 +195,26 @@ def test_one_long_turn_is_no_overload_and_a_lasting_one_is() -> None:
 
 
 async def test_the_lag_is_measured_while_there_is_something_to_do_and_then_no_longer() -> None:
-    is_busy = True
-    lag = LoopLag(lambda: is_busy)
+    is_busy, now = True, 0.0
+    lag = LoopLag(lambda: is_busy, clock=lambda: now)
+
+    def ticked(after_s: float) -> None:
+        nonlocal now
+        now += after_s
+        assert lag._timer is not None
+        lag._timer.cancel()
+        lag._tick()
+
     lag.watch()
     for _ in range(4):
-        await asyncio.sleep(0)
-        time.sleep(0.06)
-        await asyncio.sleep(0)
-    assert lag.lag_s > 0.01
+        ticked(0.1)
+    assert 0.04 < lag.lag_s < 0.08
+    for _ in range(100):
+        ticked(TICK_S)
+    assert lag.lag_s < QUIET_S and lag._timer is not None
     is_busy = False
-    async with asyncio.timeout(10):
-        while lag._timer is not None:
-            await asyncio.sleep(0.01)
-    assert lag.lag_s == 0.0
+    ticked(TICK_S)
+    assert (lag.lag_s, lag._timer) == (0.0, None)
 
 
 @pytest.mark.parametrize(
