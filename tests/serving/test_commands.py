@@ -18,7 +18,7 @@ from serving import settings
 from serving.app import create_app
 from serving.commands import emulate, key, serve, server_of
 from serving.commands import settings as settings_command
-from serving.keys import KeyRing, digest_of
+from serving.keys import Key, KeyRing, digest_of
 
 TESTS = Path(__file__).resolve().parent.parent
 #: `turnout serve`, with the tests' own encoder tier known to it.
@@ -136,7 +136,7 @@ def test_key_new_prints_the_secret_once_and_lines_that_the_config_takes(configur
     (row,) = tomllib.loads(snippet)["keys"]
     assert row["sha256"] == digest_of(secret)
     read = configure(pool_toml + snippet).keys[0]
-    ring = KeyRing([read])
+    ring = KeyRing([Key(read.name, read.sha256, read.models)])
     caller = ring.authenticate([(b"authorization", f"Bearer {secret}".encode())])
     assert caller.name == "alice"
     assert caller.may_use("anything")
