@@ -178,24 +178,26 @@ def test_modalities_of_every_api(body: dict[str, Any], found: tuple[str, ...]) -
 WORDS = ("a", "ab", "abc", "b", "auto")
 GLOBS = ("a", "ab", "a*", "ab*", "*", "?", "a?", "[ab]*", "b", "auto", "*b")
 globs = st.lists(st.sampled_from(GLOBS), min_size=1, max_size=2)
-tables = st.fixed_dictionaries(
-    {},
-    optional={
-        "keys": globs,
-        "projects": globs,
-        "models": globs,
-        "tasks": globs,
-        "metadata": st.dictionaries(st.sampled_from(("x", "y")), globs, min_size=1),
-        "apis": st.lists(st.sampled_from(("chat", "messages")), min_size=1, max_size=2),
-        "has_tools": st.booleans(),
-        "min_input_tokens": st.integers(0, 2),
-        "max_input_tokens": st.integers(2, 4),
-        "languages": st.lists(st.sampled_from(("de", "fr", "en")), min_size=1, max_size=3),
-        "modalities": st.lists(st.sampled_from(("text", "image")), min_size=1, max_size=2),
-        "hours": st.sampled_from(("22:00-06:00", "00:00-24:00", "23:00-24:00", "05:00-12:00")),
-        "days": st.lists(st.sampled_from(("mon", "thu", "fri", "sun")), min_size=1, max_size=3),
-        "time_zone": st.sampled_from(("UTC", "Europe/Berlin")),
-    },
+CONDITIONS = {
+    "keys": globs,
+    "projects": globs,
+    "models": globs,
+    "tasks": globs,
+    "metadata": st.dictionaries(st.sampled_from(("x", "y")), globs, min_size=1),
+    "apis": st.lists(st.sampled_from(("chat", "messages")), min_size=1, max_size=2),
+    "has_tools": st.booleans(),
+    "min_input_tokens": st.integers(0, 2),
+    "max_input_tokens": st.integers(2, 4),
+    "languages": st.lists(st.sampled_from(("de", "fr", "en")), min_size=1, max_size=3),
+    "modalities": st.lists(st.sampled_from(("text", "image")), min_size=1, max_size=2),
+    "hours": st.sampled_from(("22:00-06:00", "00:00-24:00", "23:00-24:00", "05:00-12:00")),
+    "days": st.lists(st.sampled_from(("mon", "thu", "fri", "sun")), min_size=1, max_size=3),
+    "time_zone": st.sampled_from(("UTC", "Europe/Berlin")),
+}
+tables = st.fixed_dictionaries({}, optional=CONDITIONS)
+#: Rules that differ in one condition: there a wrong word about what implies what shows soonest.
+alike = st.sampled_from(sorted(CONDITIONS)).flatmap(
+    lambda key: st.lists(st.fixed_dictionaries({key: CONDITIONS[key]}), min_size=2, max_size=4)
 )
 some_facts = st.builds(
     facts,
@@ -218,8 +220,8 @@ def compile_tables(rows: list[dict[str, Any]]) -> tuple[Rule, ...]:
     return compiled(row for row in made if row is not None)
 
 
-@settings(max_examples=1_500, deadline=None)
-@given(st.lists(tables, min_size=2, max_size=4), st.lists(some_facts, min_size=8, max_size=8))
+@settings(max_examples=1_000, deadline=None)
+@given(st.lists(tables, min_size=2, max_size=3) | alike, st.lists(some_facts, min_size=12, max_size=12))
 def test_what_is_called_unreachable_never_matches_first(rows: list[dict[str, Any]], many: list[Facts]) -> None:
     rules = compile_tables(rows)
     unreachable = {rules[later].name for later, _ in shadowed(rules)}
@@ -233,10 +235,12 @@ def test_what_is_called_unreachable_never_matches_first(rows: list[dict[str, Any
 def test_fewer_conditions_before_more_leave_the_later_rule_unreachable(
     row: dict[str, Any], data: st.DataObject
 ) -> None:
-    kept = {key: value for key, value in row.items() if key == "time_zone" or data.draw(st.booleans())}
+    # A night of Thursday's is not within Thursday, and of two time zones nothing is known.
+    row = {key: value for key, value in row.items() if key not in ("days", "time_zone")}
+    kept = {key: value for key, value in row.items() if data.draw(st.booleans())}
     if "models" in row:  # absent is ["auto"], not everything
         kept["models"] = row["models"]
-    assert shadowed(compile_tables([kept, row])) == [(1, 0)] or "time_zone" in row
+    assert shadowed(compile_tables([kept, row])) == [(1, 0)]
 
 
 @given(st.sampled_from(GLOBS), st.sampled_from(GLOBS), st.text("ab", max_size=4))
