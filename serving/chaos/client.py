@@ -7,6 +7,7 @@ It keeps connections for the next request, as clients do, and can leave whenever
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,8 +63,9 @@ class Ask:
 
 @dataclass(slots=True)
 class Reply:
-    """What came of a request; times are the loop's seconds, None is "never".
+    """What came of a request; times are the loop's seconds (whole milliseconds), None is "never".
 
+    ``marked_after_s`` is how long after ``sent_s`` the mark came, by a finer clock than the loop's.
     ``ending``: "whole", "closed" (the server ended the connection early), "reset", "refused" (no connection), "left"
     (we did), "timeout" (our patience ended).
     """
@@ -75,7 +77,8 @@ class Reply:
     ending: str = ""
     ended_s: float = 0.0
     first_s: float | None = None
-    marked_s: float | None = None
+    sent_s: float = 0.0
+    marked_after_s: float | None = None
     read_s: list[float] = field(default_factory=list)
 
     @property
@@ -129,6 +132,7 @@ class Client:
             return reply
         done = line.begin(reply, ask)
         data = ask.raw or self._written(ask)
+        reply.sent_s = time.perf_counter()
         line.transport.write(data if ask.n_sent is None else data[: ask.n_sent])
         if ask.leave_after_s is not None:
             line.timers.append(loop.call_later(ask.leave_after_s, line.leave))
@@ -244,8 +248,8 @@ class _Line(asyncio.Protocol):
         reply, now_s = self._reply, self._loop.time()
         if reply.first_s is None:
             reply.first_s = now_s
-        if reply.marked_s is None and self._ask.mark and self._ask.mark in body:
-            reply.marked_s = now_s
+        if reply.marked_after_s is None and self._ask.mark and self._ask.mark in body:
+            reply.marked_after_s = time.perf_counter() - reply.sent_s
         reply.read_s.append(now_s)
         reply.body += body
         if self._ask.leave_after_reads is not None and len(reply.read_s) >= self._ask.leave_after_reads:

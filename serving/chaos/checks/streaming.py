@@ -63,8 +63,8 @@ async def first_chunk(scratch: Scratch) -> Measured:
             for name, client in (("ours", gateway.client), ("bare", scratch.provider)):
                 one = ask(number)
                 reply = await client.ask(type(one)(one.body, one.path, mark=PIECE_MARK))
-                if number >= n_warm_up and reply.marked_s is not None:
-                    waits_s[name].append(reply.marked_s - reply.began_s)
+                if number >= n_warm_up and reply.marked_after_s is not None:
+                    waits_s[name].append(reply.marked_after_s)
         if not all(waits_s.values()):
             return Measured({}, "a stream had no text")
         p50_s, bare_p50_s = quantile(waits_s["ours"], 0.5), quantile(waits_s["bare"], 0.5)
