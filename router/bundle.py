@@ -29,6 +29,7 @@ from router.errors import BundleCorrupt, BundleMissing, BundleSchemaUnknown, Bun
 from router.features import FEATURE_SCHEMA, Encoder, encoder_of
 from router.manifest import FileEntry, Manifest
 from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
+from router.recent import Recent
 
 MANIFEST, PARITY = "manifest.json", "parity.npz"
 MAX_FILE_BYTES = 160 * 1024 * 1024
@@ -51,6 +52,7 @@ class Bundle:
     predictor: Predictor
     _tokens_per_character: Floats = field(init=False, repr=False, compare=False)
     _without_tokens: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
+    _recent: Recent[dict[str, Floats]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Lay out once what every prediction needs."""
@@ -59,6 +61,7 @@ class Bundle:
         unknown = np.array([not column.knows_output_tokens for column in columns])
         object.__setattr__(self, "_tokens_per_character", rates)
         object.__setattr__(self, "_without_tokens", unknown if unknown.any() else None)
+        object.__setattr__(self, "_recent", Recent(self._kept_outputs))
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Predict quality and tokens of n texts for the bundle's own candidates.
@@ -72,7 +75,7 @@ class Bundle:
         Predictions
             Columns in the manifest's order; ``input_tokens`` estimated from the length of the text alone.
         """
-        outputs = self.outputs(texts)
+        outputs = self._computed(texts)
         lengths = np.array([len(text) for text in texts], np.float32)
         return Predictions(
             candidates=self.manifest.names,
@@ -85,7 +88,19 @@ class Bundle:
         )
 
     def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
-        """Return what the graphs give for n texts, (n, m) each and tasks (n, K); NaN for token counts not known."""
+        """Return what the graphs give for n texts, (n, m) each and tasks (n, K); NaN for token counts not known.
+
+        Of a single text, as serving asks, it may be what was computed when the text came before; not to be changed.
+        """
+        return dict(self._recent.of(texts[0])) if len(texts) == 1 else self._computed(texts)
+
+    def _kept_outputs(self, text: str) -> dict[str, Floats]:
+        outputs = self._computed([text])
+        for values in outputs.values():
+            values.setflags(write=False)
+        return outputs
+
+    def _computed(self, texts: Sequence[str]) -> dict[str, Floats]:
         outputs = self.predictor.predict(self.encoder.encode(texts))
         if self._without_tokens is not None:
             for name in TOKENS_OUTPUTS:

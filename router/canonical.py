@@ -14,10 +14,12 @@ _LEAST_OPTIONS = 2
 _LONGEST_WRAPPED = 1 << 20  # characters; JSON beyond this is data, not a wrapped question
 _MOST_FIELDS = 8
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
-_SPACES = re.compile(r"(?<=[^\s])[ \t]{2,}(?=\S)")
-_LINE_ENDS = re.compile(r"[ \t]+$", re.MULTILINE)
+# Begins with the space, not with what stands before it, so that the search goes from space to space.
+_SPACES = re.compile(r"[ \t](?<=\S[ \t])[ \t]+(?=\S)")
 #: ``A.``, ``(A)``, ``[a]``, ``a)``, ``**A:**`` and their like at the start of a line.
 _OPTION = re.compile(r"^[ \t]*(?:[-*][ \t]+)?\*{0,2}[(\[]?([A-Ja-j])[)\].:]{1,2}\*{0,2}[ \t]+(?=\S)", re.MULTILINE)
+#: Without one of these there is no second option.
+_SECOND_MARKS = tuple(letter + end for letter in "Bb" for end in ")].:")
 
 
 def canonical(text: str) -> str:
@@ -43,7 +45,7 @@ def canonical(text: str) -> str:
     if text.lstrip()[:1] == ">" and all(line.lstrip()[:1] in (">", "") for line in text.split("\n")):
         text = _QUOTED.sub("", text)
     if " \n" in text or "\t\n" in text or text[-1:] in (" ", "\t"):
-        text = _LINE_ENDS.sub("", text)
+        text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
     if "  " in text or "\t" in text:
         text = _SPACES.sub(" ", text)
     return _with_plain_options(text)
@@ -69,6 +71,9 @@ def _unwrapped(text: str) -> str:
 
 def _with_plain_options(text: str) -> str:
     """Write option marks one way, where they follow one another from A on."""
+    # Hardly any text has these, and looking at every line costs ten times as much.
+    if not any(mark in text for mark in _SECOND_MARKS):
+        return text
     found = list(_OPTION.finditer(text))
     letters = [match[1].upper() for match in found]
     if len(found) < _LEAST_OPTIONS or "A" not in letters or "B" not in letters:

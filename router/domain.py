@@ -188,12 +188,15 @@ class Constraints:
     max_latency_s : float or None
         Upper bound on the expected seconds until the answer is whole. A candidate of unknown speed fails it where
         another is known to keep it, and passes where none is: what nobody has measured yet excludes nobody.
+    ruled_out : Mapping of str to str
+        Candidates that may not answer for reasons of the caller's own, and the name of that filter.
     """
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     max_cost_usd: float | None = None
     max_latency_s: float | None = None
+    ruled_out: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_CONSTRAINTS = Constraints()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from router.arrays import read_arrays, write_arrays
 from router.domain import Floats
 from router.errors import BundleCorrupt, BundleMissing
-from router.pieces import LETTERS, Pieces, pieces_of
+from router.pieces import Pieces, pieces_of
 from router.surface import N_SURFACE, SURFACE_LIMIT, counts_of, logarithms_of
 
 ENCODER_FILE = "encoder.npz"
@@ -126,19 +126,24 @@ class LexicalEncoder:
         counted = []
         for row, text in zip(features, texts, strict=True):
             pieces = pieces_of(text)
-            row[:width] = self._embed(pieces)
-            row[-1] = self._novelty(pieces)
+            found = self._row_of.take(buckets_of(pieces))
+            row[:width] = self._embed(found)
+            row[-1] = _novelty(pieces, found)
             counted.append(counts_of(pieces))
         counts = logarithms_of(counted)
         counts -= self.surface_mean
         counts /= self.surface_scale
-        counts.clip(-SURFACE_LIMIT, SURFACE_LIMIT, out=features[:, width:-1])
+        np.minimum(counts, SURFACE_LIMIT, out=counts)
+        np.maximum(counts, -SURFACE_LIMIT, out=features[:, width:-1])
         return features
 
     def weights_of(self, pieces: Pieces) -> tuple[NDArray[np.int32], Floats]:
         """Return the table rows of a text and their tf-idf weights, a vector of length 1 (or nothing)."""
-        rows = self._row_of[buckets_of(pieces)]
-        rows = rows[rows >= 0]
+        return self._weighted(self._row_of.take(buckets_of(pieces)))
+
+    def _weighted(self, found: NDArray[np.int32]) -> tuple[NDArray[np.int32], Floats]:
+        """Weigh the rows that were found, those below 0 being none."""
+        rows = found[found >= 0]
         if not len(rows):
             return rows, np.zeros(0, np.float32)
         rows.sort()
@@ -150,23 +155,16 @@ class LexicalEncoder:
         counts = last.astype(np.float32)
         counts[1:] -= last[:-1]
         counts[0] += 1
-        rows = rows[last]
-        weights = (1 + np.log(counts)) * self.idf[rows]
+        rows = rows.take(last)
+        weights = (1 + np.log(counts)) * self.idf.take(rows)
         return rows, weights / np.sqrt(weights @ weights)
 
-    def _embed(self, pieces: Pieces) -> Floats:
-        rows, weights = self.weights_of(pieces)
+    def _embed(self, found: NDArray[np.int32]) -> Floats:
+        rows, weights = self._weighted(found)
         embedded: Floats = (
-            (weights * self.row_scale[rows]) @ self.table.take(rows, 0).astype(np.float32) * self.column_scale
+            (weights * self.row_scale.take(rows)) @ self.table.take(rows, 0).astype(np.float32) * self.column_scale
         )
         return embedded
-
-    def _novelty(self, pieces: Pieces) -> float:
-        """Return the share, in bytes, of words never seen in training; in [0, 1)."""
-        words = pieces.kinds == LETTERS
-        lengths = pieces.lengths[words]
-        unseen = self._row_of[buckets_of_words(pieces.hashes[words])] < 0
-        return float(lengths[unseen].sum() / (lengths.sum() + FAMILIAR_BYTES))
 
     def files(self) -> dict[str, bytes]:
         """Return ``encoder.npz``."""
@@ -199,6 +197,14 @@ class LexicalEncoder:
             surface_mean=arrays["surface_mean"].astype(np.float32),
             surface_scale=arrays["surface_scale"].astype(np.float32),
         )
+
+
+def _novelty(pieces: Pieces, found: NDArray[np.int32]) -> float:
+    """Return the share, in bytes, of words never seen in training; in [0, 1). The rows of single pieces come first."""
+    lengths = pieces.word_lengths
+    unseen = found.take(pieces.words) < 0
+    # The ufunc itself: an array's own sum() is a function in Python around it.
+    return float(np.add.reduce(lengths[unseen]) / (np.add.reduce(lengths) + FAMILIAR_BYTES))
 
 
 _ARRAYS: Mapping[str, type[np.generic]] = {

@@ -72,6 +72,8 @@ def eligible(
 
 
 def _filter_of(candidate: Candidate, shape: Shape, constraints: Constraints, input_tokens: float) -> str | None:
+    if candidate.name in constraints.ruled_out:
+        return constraints.ruled_out[candidate.name]
     can = candidate.capabilities
     if constraints.deny and any(fnmatchcase(candidate.name, glob) for glob in constraints.deny):
         return "deny"

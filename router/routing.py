@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,6 +25,18 @@ from router.pricing import expected_costs_usd
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
 DEFAULT_PRESET = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What the bundle says of one prompt, before candidates are filtered, priced and ranked.
+
+    ``given`` are the outputs of its graphs, ``task`` the most probable kind of task; None where it tells none apart.
+    """
+
+    given: Mapping[str, Floats]
+    task: str | None
+    task_probability: float | None
 
 
 class Router:
@@ -155,12 +168,18 @@ class Router:
             return self.presets[policy]
         return check(policy)
 
+    def foresee(self, prompt: Prompt) -> Foresight:
+        """Predict for one prompt, for those who look before they ask for a decision."""
+        given = self.bundle.outputs([prompt.text])
+        return Foresight(given, *self._task(given))
+
     def route(
         self,
         prompt: Prompt | str,
         policy: Policy | str | None = None,
         constraints: Constraints = NO_CONSTRAINTS,
         speeds: Mapping[str, Speed] | None = None,
+        foresight: Foresight | None = None,
         history: History | None = None,
     ) -> Decision:
         """Decide who shall answer.
@@ -175,6 +194,8 @@ class Router:
             How fast candidates answer, for the kind ``latency`` and for ``max_latency_s``: with the predicted output
             tokens it makes the expected latency of this request. One that it says nothing of is ranked at the mean of
             the others; where it says nothing of any, expected output tokens stand in: the longer answer is the slower.
+        foresight : Foresight, optional
+            What :meth:`foresee` said of this very prompt, so that it is predicted once.
         history : History, optional
             Of the conversation that the request goes on with. An incumbent that is in the middle of something is
             chosen while it may answer; otherwise the policy ranks by costs that count what is cached.
@@ -194,7 +215,7 @@ class Router:
         if isinstance(prompt, str):
             prompt = Prompt.of(prompt)
 
-        given = self.bundle.outputs([prompt.text])
+        given = self.bundle.outputs([prompt.text]) if foresight is None else foresight.given
         outlook = self._outlook(prompt, constraints, given, speeds)
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):

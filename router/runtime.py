@@ -45,6 +45,7 @@ class Graph:
         self.name = name
         self.inputs = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self._session.get_outputs()}
+        self._output_names = list(self.outputs)
 
     def run(self, inputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Run the graph once.
@@ -59,4 +60,4 @@ class Graph:
         dict of str to ndarray
             One array per output.
         """
-        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
+        return dict(zip(self.outputs, self._session.run(self._output_names, inputs), strict=True))

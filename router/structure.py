@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from router.pieces import LETTERS, Pieces
+from router.phrases import GRAM, Phrases
+from router.pieces import Pieces
+from router.tally import PLACE_OF
 
 _OPTION_LETTERS = "ABCDEFGHIJ"
 # How a line that gives an option of a multiple-choice question begins, in canonical text: mark -> which option.
@@ -83,11 +85,25 @@ NAMES: tuple[str, ...] = (
     *(f"log_stem_{name}" for name, _ in _IN_STEM),
 )
 _LONG_WORD, _SHORT_WORD = 9, 3
-_IS_SPACE = np.isin(np.arange(256), list(b" \t\n\r\v\f"))
+# Capitals as one letter, what separates words as one space, everything else as neither.
+_CASE_OF = bytes(65 if 65 <= byte <= 90 else 32 if byte in b" \t\n\r\v\f" else 46 for byte in range(256))
 _INDENTS = (b"\n            ", b"\n        ", b"\n    ")
 
+_MARKS = (*_IN_TEXT, *_IN_STEM)
+# How each is counted, with its place among them: single bytes by the tally, short ones by searching where the tally has
+# their rarest byte, all others at once.
+_SINGLE = [(i, mark, PLACE_OF[mark]) for i, (_, mark) in enumerate(_MARKS) if len(mark) == 1]
+_SHORT = [
+    (i, mark, next((PLACE_OF[mark[j : j + 1]] for j in range(len(mark)) if mark[j : j + 1] in PLACE_OF), None))
+    for i, (_, mark) in enumerate(_MARKS)
+    if 1 < len(mark) < GRAM
+]
+_LONG = [i for i, (_, mark) in enumerate(_MARKS) if len(mark) >= GRAM]
+_PHRASES = Phrases([_MARKS[i][1] for i in _LONG])
+_N_LONG_IN_TEXT = sum(i < len(_IN_TEXT) for i in _LONG)
 
-def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
+
+def structure_of(pieces: Pieces, lines: list[bytes], tally: list[int]) -> tuple[float, ...]:
     """Count.
 
     Parameters
@@ -95,6 +111,8 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
     pieces : Pieces
     lines : list of bytes
         The text's lines.
+    tally : list of int
+        :func:`router.tally.tally_of` the text.
 
     Returns
     -------
@@ -105,7 +123,7 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
     lower = data.lower()
     first = next((i for i, line in enumerate(lines) if line[:2] in OPTION_OF_MARK), len(lines))
     stem = lower[: sum(map(len, lines[:first])) + first] if first < len(lines) else lower
-    words = pieces.lengths[pieces.kinds == LETTERS]
+    words = pieces.word_lengths
     n_words = max(len(words), 1)
     text = stem.rstrip()
     end = text[-1:]
@@ -121,19 +139,40 @@ def structure_of(pieces: Pieces, lines: list[bytes]) -> tuple[float, ...]:
         len(text) / n_sentences / 100,
         len(text) - last - 1,
         _n_capitalised(data),
-        int((words >= _LONG_WORD).sum()) / n_words,
-        int((words <= _SHORT_WORD).sum()) / n_words,
-        next((3 - i for i, indent in enumerate(_INDENTS) if indent in data), 0),
-        *[lower.count(mark) for _, mark in _IN_TEXT],
-        *[stem.count(mark) for _, mark in _IN_STEM],
+        int(np.count_nonzero(words >= _LONG_WORD)) / n_words,
+        int(np.count_nonzero(words <= _SHORT_WORD)) / n_words,
+        _deepest_indent(data),
+        *_marks(pieces, lower, len(stem), tally),
     )
+
+
+def _marks(pieces: Pieces, lower: bytes, n_stem: int, tally: list[int]) -> list[int]:
+    """Count the marks in the text and those in the stem, its first ``n_stem`` bytes."""
+    n_text = len(lower)
+    counted = [0] * len(_MARKS)
+    for i, mark, place in _SINGLE:
+        is_whole = i < len(_IN_TEXT) or n_stem == n_text
+        counted[i] = tally[place] if is_whole else lower.count(mark, 0, n_stem)
+    for i, mark, gate in _SHORT:
+        if gate is None or tally[gate]:
+            counted[i] = lower.count(mark, 0, n_text if i < len(_IN_TEXT) else n_stem)
+    ends = [n_text] * _N_LONG_IN_TEXT + [n_stem] * (len(_LONG) - _N_LONG_IN_TEXT)
+    for i, n in zip(_LONG, _PHRASES.counts(lower, pieces.sums, ends), strict=True):
+        counted[i] = n
+    return counted
+
+
+def _deepest_indent(data: bytes) -> int:
+    """Return how deep the deepest indented line is, in steps of four spaces, 3 at most."""
+    if _INDENTS[-1] not in data:
+        return 0
+    return next(len(_INDENTS) - i for i, indent in enumerate(_INDENTS) if indent in data)
 
 
 def _n_capitalised(data: bytes) -> int:
     """Count the words that begin with a capital, without making an object of every word."""
-    codes = np.frombuffer(data, np.uint8)
-    is_capital = codes - np.uint8(ord("A")) < 26  # wraps around below A
-    return int(np.count_nonzero(is_capital[1:] & _IS_SPACE[codes[:-1]])) + bool(is_capital[:1].any())
+    cases = data.translate(_CASE_OF)
+    return cases.count(b" A") + (cases[:1] == b"A")
 
 
 def _options(options: list[bytes], stem: bytes) -> tuple[float, ...]:

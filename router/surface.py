@@ -14,34 +14,26 @@ import numpy as np
 
 from router import structure
 from router.domain import Floats
-from router.pieces import DIGITS, LETTERS, Pieces, pieces_of
+from router.pieces import DIGITS, Pieces, pieces_of
 from router.structure import OPTION_OF_MARK, structure_of
+from router.tally import CLASSES, PLACE_OF, by_class, tally_of
 
-_CLASSES: tuple[tuple[str, bytes], ...] = (
-    ("digits", b"0123456789"),
-    ("capitals", bytes(range(65, 91))),
-    ("letters", bytes(range(97, 123))),
-    ("newlines", b"\n"),
-    ("spaces", b" \t\r"),
-    ("stops", b".,;:"),
-    ("questions", b"?"),
-    ("operators", b"+-*/=<>^%|&"),
-    ("brackets", b"()[]{}"),
-    ("latex", b"$\\"),
-    ("quotes", b"`'\"_"),
-    ("others", bytes(range(128, 256))),
-)
 #: What words alone do not say: layout, code and the marks of a worked example.
 _PHRASES: tuple[bytes, ...] = (b"\\frac", b"```", b"\n    ", b"def ", b"nswer:", b"\nQ:", b"__")
+# With the place in a tally of a byte without which there is none.
+_GATED = [
+    (phrase, next((PLACE_OF[phrase[j : j + 1]] for j in range(len(phrase)) if phrase[j : j + 1] in PLACE_OF), None))
+    for phrase in _PHRASES
+]
 _FIRST_NUMBER = re.compile(rb"[0-9]{1,9}")
 _LARGEST_FIRST_NUMBER = 20
 _MOST_DIGITS = 12
-_BULLETS = (b"-", b"*", b"+")
+_DIGITS, _BULLETS = b"0123456789", b"-*+"
 
 NAMES: tuple[str, ...] = (
     "log_bytes",
-    *(f"log_{name}" for name, _ in _CLASSES),
-    *(f"share_{name}" for name, _ in _CLASSES),
+    *(f"log_{name}" for name, _ in CLASSES),
+    *(f"share_{name}" for name, _ in CLASSES),
     "options",
     *("log_numbers", "mean_digits_of_number", "most_digits_of_number", "first_number"),
     *("log_words", "mean_word_bytes", "log_longest_word", "log_distinct_words", "share_distinct_words"),
@@ -53,16 +45,6 @@ N_SURFACE = len(NAMES)
 #: Encoders cut standardised counts here, so that an odd text cannot throw the predictors far off.
 SURFACE_LIMIT = 5.0
 _IS_LOG = np.array([name.startswith("log_") for name in NAMES])
-
-
-def _class_matrix() -> Floats:
-    matrix = np.zeros((256, len(_CLASSES)), np.float32)
-    for column, (_, members) in enumerate(_CLASSES):
-        matrix[list(members), column] = 1
-    return matrix
-
-
-_CLASS_OF_BYTE = _class_matrix()
 
 
 def surface_counts(texts: Sequence[str]) -> Floats:
@@ -95,9 +77,9 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
     n = len(data)
     if not n:
         return _NOTHING
-    per_class = (np.bincount(np.frombuffer(data, np.uint8), minlength=256) @ _CLASS_OF_BYTE).tolist()
-    words = pieces.kinds == LETTERS
-    word_lengths, word_hashes = pieces.lengths[words], pieces.hashes[words]
+    tally = tally_of(data)
+    per_class = by_class(tally)
+    word_lengths, word_hashes = pieces.word_lengths, pieces.hashes.take(pieces.words)
     n_words = len(word_lengths)
     n_distinct = 0
     if n_words:
@@ -106,33 +88,33 @@ def counts_of(pieces: Pieces) -> tuple[float, ...]:
     n_numbers = most_digits = first_number = 0
     if per_class[0]:
         numbers = pieces.lengths[pieces.kinds == DIGITS]
-        n_numbers, most_digits = len(numbers), int(numbers.max())
+        n_numbers, most_digits = len(numbers), int(np.maximum.reduce(numbers))
         first = _FIRST_NUMBER.search(data)
         first_number = int(first[0]) if first else 0
     lines = data.split(b"\n")
-    heads = [line[:1] for line in lines]
-    marks = {line[:2] for line in lines}
+    begins = [line[:2] for line in lines]
+    heads = b"".join([begin[:1] for begin in begins])
     return (
         n,
         *per_class,
         *[count / n for count in per_class],
-        len({OPTION_OF_MARK[mark] for mark in marks if mark in OPTION_OF_MARK}),
+        len(OPTION_OF_MARK.keys() & begins),
         n_numbers,
         per_class[0] / n_numbers if n_numbers else 0.0,
         min(most_digits, _MOST_DIGITS),
         first_number if first_number <= _LARGEST_FIRST_NUMBER else 0,
         n_words,
         sum(per_class[i] for i in _LETTER_CLASSES) / n_words if n_words else 0.0,
-        int(word_lengths.max()) if n_words else 0,
+        int(np.maximum.reduce(word_lengths)) if n_words else 0,
         n_distinct,
         n_distinct / max(n_words, 1),
         len(lines),
-        sum([head.isdigit() for head in heads]),
-        sum([head in _BULLETS for head in heads]),
+        len(heads) - len(heads.translate(None, _DIGITS)),
+        len(heads) - len(heads.translate(None, _BULLETS)),
         max(map(len, lines)),
         len(lines[-1]),
-        *map(data.count, _PHRASES),
-        *structure_of(pieces, lines),
+        *[data.count(phrase) if gate is None or tally[gate] else 0 for phrase, gate in _GATED],
+        *structure_of(pieces, lines, tally),
     )
 
 

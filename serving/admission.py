@@ -6,6 +6,9 @@ providers the processor is busy long before the places are taken, which shows in
 "batch", and a little later "normal", are turned away with a chance that grows with the lag, before their body is
 read. "high" is turned away only where there is no place.
 
+The queue is for bursts. Where waiting was in vain a moment ago, too much is not a burst: then only few of a class
+wait, and shortly, so that the others hear at once. "high" is always given the time.
+
 Turning away is cheap (one answer, no record, at most one log line a second) and closes nothing. All of it runs on the
 event loop's thread. Entry points: :class:`Admission`, :func:`priority_of`.
 """
@@ -27,6 +30,10 @@ from serving.loop_lag import LoopLag
 
 #: Share of the places that only "high" may take.
 RESERVED_SHARE = 0.2
+#: How long a class waits in vain after one of it did, how long one waits then, and for how many places one more.
+IN_VAIN_FOR_S = 1.0
+SHORT_WAIT_S = 0.025
+_PLACES_PER_SHORT_WAIT = 50
 #: By which a request says that it is less urgent than its key.
 PRIORITY_HEADER = b"x-turnout-priority"
 _LOG_EVERY_S = 1.0
@@ -45,6 +52,8 @@ class Priority:
         Lag of the event loop from which some of it, and from which all of it, is turned away.
     retry_after_s : float
         When those turned away may come back.
+    patience : float, default=1.0
+        How many times the usual wait for a place it waits.
     """
 
     name: str
@@ -52,9 +61,10 @@ class Priority:
     sheds_from_s: float
     sheds_all_s: float
     retry_after_s: float
+    patience: float = 1.0
 
 
-HIGH = Priority("high", 0, inf, inf, 1.0)
+HIGH = Priority("high", 0, inf, inf, 1.0, patience=4.0)
 #: A lag of 25 ms can be felt in a stream; at 250 ms nothing is quick any more. Batch is gone where normal begins to go.
 NORMAL = Priority("normal", 1, 0.05, 0.25, 1.0)
 BATCH = Priority("batch", 2, 0.025, 0.05, 5.0)
@@ -85,18 +95,26 @@ class Admission:
     max_in_flight : int
         As many may wait as may be in flight.
     queue_wait_s : float
-        Longest wait; 0 turns away at once.
+        Longest wait, of high ones four times as long; 0 turns away at once.
     chance : callable
         In [0, 1).
+    clock : callable
+        Monotonic seconds.
     """
 
     def __init__(
-        self, max_in_flight: int = 1000, queue_wait_s: float = 0.25, chance: Callable[[], float] = random.random
+        self,
+        max_in_flight: int = 1000,
+        queue_wait_s: float = 0.25,
+        chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.lag = LoopLag(lambda: self._n_in_flight > 0 or self._n_waiting > 0)
         self._chance = chance
         self._n_in_flight = self._n_unreserved = self._n_waiting = 0
         self._queues: tuple[OrderedDict[_Place, None], ...] = tuple(OrderedDict() for _ in _ORDER)
+        self._in_vain_until = [-inf for _ in _ORDER]
         self._n_shed = dict.fromkeys(PRIORITIES, 0)
         self._n_untold = 0
         self._told_at = -inf
@@ -123,6 +141,8 @@ class Admission:
             share = (lag_s - priority.sheds_from_s) / (priority.sheds_all_s - priority.sheds_from_s)
             if self._chance() < share:
                 raise self._shed(priority)
+        if self._clock() < max(self._in_vain_until[: priority.rank], default=-inf):
+            raise self._shed(priority)  # there is not enough for a more urgent class
         if not self._has_room(priority) and not self._may_wait(priority):
             raise self._shed(priority)
 
@@ -147,12 +167,15 @@ class Admission:
             raise self._shed(priority)
         if self._n_waiting >= self._max_in_flight:
             self._send_away_one_below(priority)
+        wait_s = self._queue_wait_s * priority.patience
+        if self._is_in_vain(priority):
+            wait_s = min(wait_s, SHORT_WAIT_S)
         loop = asyncio.get_running_loop()
         place: _Place = loop.create_future()
         queue = self._queues[priority.rank]
         queue[place] = None
         self._n_waiting += 1
-        timer = loop.call_later(self._queue_wait_s, self._give_up, priority, place)
+        timer = loop.call_later(wait_s, self._wait_ended, priority, place)
         try:
             await place
         except asyncio.CancelledError:
@@ -192,6 +215,9 @@ class Admission:
     def _may_wait(self, priority: Priority) -> bool:
         if self._queue_wait_s <= 0:
             return False
+        if self._is_in_vain(priority):
+            n_waiting = len(self._queues[priority.rank])
+            return n_waiting <= self._max_in_flight // _PLACES_PER_SHORT_WAIT
         return self._n_waiting < self._max_in_flight or any(self._queues[priority.rank + 1 :])
 
     def _let_in(self) -> None:
@@ -201,6 +227,14 @@ class Admission:
                 self._n_waiting -= 1
                 if not place.done() and self.take(priority):
                     place.set_result(None)
+
+    def _is_in_vain(self, priority: Priority) -> bool:
+        return self._clock() < self._in_vain_until[priority.rank]
+
+    def _wait_ended(self, priority: Priority, place: _Place) -> None:
+        if priority is not HIGH:
+            self._in_vain_until[priority.rank] = self._clock() + IN_VAIN_FOR_S
+        self._give_up(priority, place)
 
     def _give_up(self, priority: Priority, place: _Place) -> None:
         if not place.done():
@@ -219,7 +253,7 @@ class Admission:
     def _shed(self, priority: Priority) -> Overloaded:
         self._n_shed[priority.name] += 1
         self._n_untold += 1
-        now = time.monotonic()
+        now = self._clock()
         if now - self._told_at >= _LOG_EVERY_S:
             logs.event(
                 "shed",

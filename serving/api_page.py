@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-_DIALS = {
+_DIALS: dict[str, Any] = {
     "type": "object",
     "description": "What this request asks of the routing; at most one of threshold, preset, willingness_to_pay_usd.",
     "additionalProperties": False,
@@ -41,17 +41,38 @@ _DIALS = {
         },
         "allow": {"type": "array", "items": {"type": "string"}, "description": "Globs; only these candidates."},
         "deny": {"type": "array", "items": {"type": "string"}, "description": "Globs; never these candidates."},
+        "max_latency_s": {
+            "type": "number",
+            "minimum": 0,
+            "description": "Upper bound on the expected seconds until the answer is whole.",
+        },
+        "regions": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Only deployments known to be in one of these regions, failover included.",
+        },
+        "data_policies": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Only deployments known to keep all of these data policies, failover included.",
+        },
+        "priority": {"enum": ["high", "normal", "batch"], "description": "As far as the key allows."},
+        "explain": {"type": "boolean", "description": "Explain the decision in x-turnout-explanation."},
         "losses": {
             "enum": ["strict", "warn", "silent"],
             "description": "What to do about fields that a translation cannot carry.",
         },
     },
 }
-_DIAL_HEADERS = ("threshold", "preset", "willingness-to-pay-usd", "max-cost-usd", "losses")
+_DIAL_HEADERS = tuple(name.replace("_", "-") for name in _DIALS["properties"])
 _ANSWER_HEADERS = {
     "x-turnout-candidate": "Who answered.",
     "x-turnout-decision-id": "Names the decision in the records.",
     "x-turnout-policy": "The policy that decided, or `designated`.",
+    "x-turnout-scenario": "The scenario that decided; absent when none did.",
+    "x-turnout-rule": "The rule that led there; absent when none did.",
+    "x-turnout-data-policy": "What deployments had to meet: `regions=eu; data_policies=zdr`; absent when nothing.",
+    "x-turnout-explanation": "JSON, where `explain` asked for it: scenario, rule, reason, ranking.",
     "x-turnout-conversation": "`new`, `kept` (the candidate that answered before) or `switched`; absent where no "
     "conversation is recognised.",
     "x-turnout-bundle": "The bundle that predicted, name@version.",

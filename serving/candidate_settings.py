@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from router.domain import Capabilities, Price
 from serving import tables
+from serving.provider_settings import ProviderSettings
 from serving.tables import about
 
 
@@ -19,6 +20,17 @@ class DeploymentSettings:
 
     provider: str = field(metadata=about(tables.name, "Name of a provider above."))
     model: str = field(metadata=about(tables.text, "The provider's own name for the candidate."))
+    region: str | None = field(
+        default=None, metadata=about(tables.label, "Where it processes requests; absent: as its provider says.")
+    )
+    data_policies: tuple[str, ...] | None = field(
+        default=None, metadata=about(tables.labels, "What is promised about data; absent: as its provider says.")
+    )
+
+    def conditions(self, provider: ProviderSettings) -> tuple[str, frozenset[str]]:
+        """Return its region, "" where unknown, and its data policies."""
+        policies = provider.data_policies if self.data_policies is None else self.data_policies
+        return self.region or provider.region or "", frozenset(policies)
 
 
 @dataclass(frozen=True, slots=True)

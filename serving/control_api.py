@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
 
-from router import Candidate, Explanation, Policy, Price
+from router import Candidate, Policy, Price
 from router.domain import Capabilities
 from serving import fields
 from serving.admission import AdmissionStatus
-from serving.asked import parse_chat as parse
-from serving.deciding import decide, models_for, turn_in
+from serving.course import judged, models_for
+from serving.deciding import decide, turn_in
 from serving.errors import NotFound
+from serving.explanation import RuledExplanation, told
 from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
 from serving.metrics import CONTENT_TYPE, Observed, exposition
 from serving.pool import DeploymentStatus
+from serving.question import read_question
 from serving.records import RecordStatus
+from serving.scenario_settings import SCENARIO
 from serving.state import State
 
 _ROUTE_BODY = {
@@ -38,8 +41,13 @@ _ROUTE_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "prompt": {"type": "string", "description": "A single message; or give `messages`."},
+                        "prompt": {"type": "string", "description": "A single message; or a body of any API."},
                         "messages": {"type": "array", "items": {"type": "object"}},
+                        "input": {"description": "A string, or a list of items: a Responses body."},
+                        "api": {
+                            "enum": ["chat", "responses", "messages"],
+                            "description": "Whose body it is; absent: told by its fields.",
+                        },
                         "model": {"type": "string", "default": "auto"},
                         "turnout": {"$ref": "#/components/schemas/Dials"},
                     },
@@ -167,22 +175,18 @@ def control_api(gateway: Gateway) -> APIRouter:
         return Health("ready", gateway.ready().bundle_id)
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
-    async def route(request: Request, caller: Principal = asking) -> Explanation:
-        """Decide, call nobody: the body of a chat completion, or just a prompt."""
-        raw = await request.body()
-        body = fields.request_of(raw)
-        prompt = fields.optional(body, "prompt", str, "a string")
-        if prompt is not None:
-            body["messages"] = [{"role": "user", "content": prompt}]
-        body.setdefault("model", "auto")
-        asked = parse(body, request.scope["headers"])
+    async def route(request: Request, caller: Principal = asking) -> RuledExplanation:
+        """Decide, call nobody: the body of a Chat, Responses or Messages request, or just a prompt.
+
+        Says of every rule whether it matches, and the first condition that does not hold.
+        """
+        raw, headers = await request.body(), request.scope["headers"]
+        asked, api = read_question(fields.request_of(raw), headers)
         state = gateway.ready()
-        model, headers = state.meant(asked.model), request.scope["headers"]
-        turn = turn_in(gateway.conversations, state, caller, model, asked, headers, raw)
+        turn = turn_in(gateway.conversations, state, caller, asked, headers, raw)
         history = None if turn is None else turn.history()
-        said = decide(state, gateway.pool, caller, model, asked.dials, asked.prompt, history).explain()
-        # What the key may not use does not exist for it.
-        return replace(said, forecasts=tuple(f for f in said.forecasts if caller.may_use(f.candidate)))
+        decided = decide(state, gateway.pool, caller, asked, api, history=history)
+        return told(decided, judged(state, caller, asked, api), caller.may_use)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)
     async def models(
@@ -275,6 +279,10 @@ def _model(state: State, name: str) -> Model:
     created = int(state.loaded_unix_s)
     meant = state.meant(name)
     if meant in state.aliases:
+        scenario = state.scenarios.get(meant.removeprefix(SCENARIO)) if meant.startswith(SCENARIO) else None
+        if scenario is not None:
+            decides = None if scenario.candidate else scenario.policy or state.settings.routing.default
+            return Model(name, created, "turnout", policy=None if decides is None else state.router.policy(decides))
         preset = meant.partition(":")[2] or state.settings.routing.default
         return Model(name, created, "turnout", policy=state.router.policy(preset))
     candidate = state.candidate(meant)

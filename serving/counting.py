@@ -10,12 +10,14 @@ from dataclasses import replace
 import orjson
 
 from serving.asked import Asked, parse_messages, written
-from serving.deciding import models_for
+from serving.course import models_for
+from serving.deciding import meets
 from serving.dialects.passing_states import filter_messages
 from serving.errors import NotFound, UpstreamError
 from serving.exchange import Exchange, Header
 from serving.fields import request_of
 from serving.gateway import Answer, Gateway
+from serving.keys import Principal
 from serving.sending import to_send
 from serving.state import State
 
@@ -52,7 +54,7 @@ async def count_tokens(
     asked = replace(asked, model=state.meant(asked.model))
     if asked.model not in models_for(state, exchange.principal):
         raise NotFound("no such model: GET /v1/models lists them", param="model")
-    counted = await _counted(gateway, state, asked, exchange.principal.name, headers, query)
+    counted = await _counted(gateway, state, asked, exchange.principal, headers, query)
     n_tokens = _estimate(asked) if counted is None else counted
     said = written({"input_tokens": n_tokens})
     marks = [(b"x-turnout-estimated", b"true")] if counted is None else []
@@ -63,17 +65,22 @@ async def count_tokens(
 
 
 async def _counted(
-    gateway: Gateway, state: State, asked: Asked, key: str, headers: list[Header], query: bytes
+    gateway: Gateway, state: State, asked: Asked, principal: Principal, headers: list[Header], query: bytes
 ) -> int | None:
     """Ask the provider of a designated candidate that speaks Messages; None where nobody can be asked."""
-    ways = [d for d in state.deployments.values() if d.candidate == asked.model and "messages" in d.lines]
+    allowed = meets(state, principal, asked)
+    ways = [
+        d
+        for d in state.deployments.values()
+        if d.candidate == asked.model and "messages" in d.lines and d.name in allowed
+    ]
     if not ways:
         return None
     line = ways[0].lines["messages"]
     sent = {**asked.body, "model": ways[0].model}
     sent.pop("turnout", None)
     maker = ways[0].maker("messages")
-    filter_messages(sent, lambda opaque: gateway.states.passing(opaque, maker, key))
+    filter_messages(sent, lambda opaque: gateway.states.passing(opaque, maker, principal.name))
     request = to_send(
         state.settings.server, ways[0], line, written(sent), headers, url=line.count_url, is_translated=False,
         query=query, left_s=PATIENCE_S,

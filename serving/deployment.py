@@ -58,6 +58,10 @@ class Deployment:
         By dialect; at least one.
     kind : str
         Which row of the directory the provider is; "" where none is known.
+    region : str
+        Where it processes requests; "" where that is unknown.
+    data_policies : frozenset of str
+        What is promised about data there.
     marks : tuple
         Response headers that say who answered.
     """
@@ -71,6 +75,8 @@ class Deployment:
     lines: Mapping[str, Line]
     marks: tuple[tuple[bytes, bytes], ...] = ()
     kind: str = ""
+    region: str = ""
+    data_policies: frozenset[str] = frozenset()
 
     def maker(self, dialect: str) -> str:
         """Return whose the opaque reasoning state is that this deployment makes.

@@ -1,19 +1,22 @@
 """The dials: what a caller says about routing, in the body's ``turnout`` field or in ``x-turnout-*`` headers.
 
 At most one dial chooses the policy (threshold, preset, willingness to pay); any number of constraints may stand
-beside it. The body wins over a header of the same name; two different dials are refused rather than ranked.
+beside it. The body wins over a header of the same name; two different dials are refused rather than ranked. Lists are
+written with commas in a header.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router import Constraints, Policy
 from serving import fields
+from serving.demand import EXPECTED, NO_DEMAND, WORD, Demand
 from serving.dialects.losses import MODES
 from serving.errors import InvalidRequest
+from serving.keys import PRIORITIES
 
 FIELD = "turnout"
 _IN_HEADERS: Mapping[bytes, str] = {
@@ -21,10 +24,19 @@ _IN_HEADERS: Mapping[bytes, str] = {
     b"x-turnout-preset": "preset",
     b"x-turnout-willingness-to-pay-usd": "willingness_to_pay_usd",
     b"x-turnout-max-cost-usd": "max_cost_usd",
+    b"x-turnout-max-latency-s": "max_latency_s",
+    b"x-turnout-allow": "allow",
+    b"x-turnout-deny": "deny",
+    b"x-turnout-regions": "regions",
+    b"x-turnout-data-policies": "data_policies",
+    b"x-turnout-priority": "priority",
+    b"x-turnout-explain": "explain",
     b"x-turnout-losses": "losses",
 }
 _POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
-_KNOWN = (*_POLICIES, "max_cost_usd", "allow", "deny", "losses")
+_LISTS = frozenset({"allow", "deny", "regions", "data_policies"})
+_WORDS = frozenset({"preset", "losses", "priority"})
+_KNOWN = tuple(_IN_HEADERS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +51,26 @@ class Dials:
         The field or header that asked for it, for the words of an error.
     losses : str or None
         What to do about fields that a translation cannot carry: one of :data:`~serving.dialects.losses.MODES`.
+    demand : Demand
+        What deployments must meet.
+    priority : str or None
+        One of :data:`~serving.keys.PRIORITIES`.
+    explain : bool
+        Whether a response header shall say how it was decided.
     """
 
     policy: Policy | str | None = None
     constraints: Constraints = field(default_factory=Constraints)
     policy_param: str | None = field(default=None, compare=False)
     losses: str | None = None
+    demand: Demand = NO_DEMAND
+    priority: str | None = None
+    explain: bool = False
 
 
 _UNTOUCHED = Dials()
+#: Dial -> (the field or header it came by, its value).
+Asked = Mapping[str, tuple[str, object]]
 
 
 def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dials:
@@ -77,33 +100,56 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
         asked |= _of_body(extension)
     if not asked:
         return _UNTOUCHED
-    largest = asked.get("max_cost_usd")
     policy, param = _policy(asked)
     return Dials(
         policy,
         Constraints(
             _globs(asked, "allow"),
             _globs(asked, "deny"),
-            None if largest is None else fields.amount(largest[1], largest[0]),
+            _amount(asked, "max_cost_usd"),
+            _amount(asked, "max_latency_s"),
         ),
         param,
-        _losses(asked),
+        _choice(asked, "losses", MODES),
+        Demand.of(_labels(asked, "regions"), _labels(asked, "data_policies")),
+        _choice(asked, "priority", PRIORITIES),
+        _flag(asked, "explain"),
     )
 
 
-def _losses(asked: Mapping[str, tuple[str, object]]) -> str | None:
-    if "losses" not in asked:
+def _amount(asked: Asked, key: str) -> float | None:
+    if key not in asked:
         return None
-    param, value = asked["losses"]
-    if value not in MODES:
-        raise fields.wrong(param, value, f"one of {', '.join(MODES)}")
+    param, value = asked[key]
+    return fields.amount(value, param)
+
+
+def _choice(asked: Asked, key: str, words: Sequence[str]) -> str | None:
+    if key not in asked:
+        return None
+    param, value = asked[key]
+    if value not in words:
+        raise fields.wrong(param, value, f"one of {', '.join(words)}")
     return str(value)
+
+
+def _flag(asked: Asked, key: str) -> bool:
+    if key not in asked:
+        return False
+    param, value = asked[key]
+    if not isinstance(value, bool):
+        raise fields.wrong(param, value, "true or false")
+    return value
 
 
 def _of_header(key: str, value: bytes) -> object:
     text = value.decode("latin-1").strip()
-    if key in ("preset", "losses"):
+    if key in _WORDS:
         return text
+    if key in _LISTS:
+        return [item.strip() for item in text.split(",")]
+    if key == "explain":
+        return {"true": True, "false": False}.get(text.lower(), text)
     try:
         return float(text)
     except ValueError:
@@ -120,7 +166,7 @@ def _of_body(extension: object) -> dict[str, tuple[str, object]]:
     return {key: (f"{FIELD}.{key}", value) for key, value in extension.items() if value is not None}
 
 
-def _policy(asked: Mapping[str, tuple[str, object]]) -> tuple[Policy | str | None, str | None]:
+def _policy(asked: Asked) -> tuple[Policy | str | None, str | None]:
     """Return the policy asked for, and by which field or header."""
     given = [key for key in _POLICIES if key in asked]
     if len(given) > 1:
@@ -136,10 +182,19 @@ def _policy(asked: Mapping[str, tuple[str, object]]) -> tuple[Policy | str | Non
     return Policy(given[0], fields.amount(value, param, 1.0 if given[0] == "threshold" else float("inf"))), param
 
 
-def _globs(asked: Mapping[str, tuple[str, object]], key: str) -> tuple[str, ...]:
+def _globs(asked: Asked, key: str) -> tuple[str, ...]:
     if key not in asked:
         return ()
     param, value = asked[key]
     if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
         raise fields.wrong(param, value, "a list of candidate names or globs")
+    return tuple(value)
+
+
+def _labels(asked: Asked, key: str) -> tuple[str, ...]:
+    if key not in asked:
+        return ()
+    param, value = asked[key]
+    if not isinstance(value, list) or not all(isinstance(word, str) and WORD.fullmatch(word) for word in value):
+        raise fields.wrong(param, value, EXPECTED)
     return tuple(value)

@@ -19,8 +19,10 @@ from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving import logs
 from serving.attempt import OVERTAKEN, Attempt
 from serving.conversations import Turn
+from serving.deciding import Decided
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
+from serving.explanation import headers_of
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
 from serving.state import State
@@ -44,6 +46,10 @@ class Exchange:
         What was asked for, once it is known to be configured: a stranger's word is not kept.
     attempt : Attempt or None
         The one that counts: under way, or what answered.
+    decision : Decision or None
+        Who shall answer.
+    scenario, rule : str or None
+        By which the decision was made.
     usage : Usage
         As the provider counted it.
     is_usage_estimated : bool
@@ -66,6 +72,7 @@ class Exchange:
         "_began_at",
         "_is_settled",
         "_prompt",
+        "_said",
         "_state",
         "api",
         "attempt",
@@ -78,6 +85,8 @@ class Exchange:
         "outcome",
         "principal",
         "requested_model",
+        "rule",
+        "scenario",
         "time_unix_s",
         "turn",
         "usage",
@@ -92,6 +101,9 @@ class Exchange:
         self.is_stream = False
         self.decision: Decision | None = None
         self.attempt: Attempt | None = None
+        self.scenario: str | None = None
+        self.rule: str | None = None
+        self._said: tuple[Header, ...] = ()
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
         self.api = ""
@@ -104,12 +116,15 @@ class Exchange:
         self._is_settled = False
         self._began_at = time.perf_counter()
 
-    def decided(self, state: State, model: str, decision: Decision, prompt: Prompt | None = None) -> None:
+    def decided(self, state: State, decided: Decided, prompt: Prompt | None = None) -> None:
         """Note the decision; from here on the request is bound to this state."""
         self._state = state
         self._prompt = prompt
-        self.requested_model = model
-        self.decision = decision
+        self.requested_model = decided.model
+        self.decision = decided.decision
+        self.scenario = decided.scenario
+        self.rule = decided.rule
+        self._said = headers_of(decided)
 
     def attempt_failed(self, attempt: Attempt, error: UpstreamError) -> None:
         """Note that one attempt failed before anything of it was sent; the exchange goes on."""
@@ -169,6 +184,7 @@ class Exchange:
                 headers.append((b"x-turnout-expected-cost-usd", b"%.9f" % self.decision.cost_usd))
             if self.decision.like is not None:
                 headers.append((b"x-turnout-like", self.decision.like.encode("latin-1", "replace")))
+            headers += self._said
         return headers
 
     def settle(self, records: RecordStore, outcome: str, status: int) -> None:
@@ -241,6 +257,8 @@ class Exchange:
             losses=(lost(attempt.relay.losses) if attempt else "") or None,
             attempts=", ".join(f"{name};{outcome}" for name, outcome in self.attempts) or None,
             is_usage_estimated=self.is_usage_estimated,
+            scenario=self.scenario,
+            rule=self.rule,
         )
 
     def _who(self) -> str | None:
@@ -285,6 +303,8 @@ def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.V
         "lost": record.losses or "",
         "is_usage_estimated": record.is_usage_estimated,
         "binding": record.binding,
+        "scenario": record.scenario,
+        "rule": record.rule,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,
         "cost_usd": record.cost_usd,

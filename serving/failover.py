@@ -185,8 +185,13 @@ class Failover:
 
     def _again(self) -> str | None:
         """Return a deployment that was tried and may be once more."""
-        chosen = map(self._choose, self._order)
-        return next((name for name in chosen if name is not None and name in self._deployments), None)
+        for candidate in self._order:
+            passed: list[str] = []
+            while (name := self._choose(candidate, passed)) is not None:
+                if name in self._deployments:
+                    return name
+                passed.append(name)
+        return None
 
     def _pause_s(self) -> float:
         return random.uniform(0, min(MOST_PAUSE_S, LEAST_PAUSE_S * 2.0**self._n_attempts))

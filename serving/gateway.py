@@ -9,7 +9,7 @@ before any content was sent to the client or not at all; what breaks after that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from serving.attempt import Attempt
 from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
 from serving.conversations import Conversations
-from serving.deciding import decide, embedder, order_of, turn_in
+from serving.deciding import Decided, decide, embedder, turn_in
 from serving.drain import Drain
 from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError
@@ -69,6 +69,7 @@ class Job:
     query: bytes
     until: float
     keep: Keep | None
+    priority: str
 
 
 class Gateway:
@@ -172,15 +173,14 @@ class Gateway:
             sent = request_of(body)
             asked = api.parse(self._with_history(state, api, exchange, sent), headers)
             exchange.is_stream = asked.is_stream
-            model = state.meant(asked.model)
             if api.embeds:
-                decision = embedder(state, exchange.principal, model)
+                decided = embedder(state, exchange.principal, asked)
             else:
-                turn = turn_in(self.conversations, state, exchange.principal, model, asked, headers, body)
-                history = None if turn is None else turn.history()
+                turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
-                decision = decide(state, self.pool, exchange.principal, model, asked.dials, asked.prompt, history)
-            exchange.decided(state, model, decision, asked.prompt)
+                history = None if turn is None else turn.history()
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, history=history)
+            exchange.decided(state, decided, asked.prompt)
             job = Job(
                 state,
                 api,
@@ -191,8 +191,9 @@ class Gateway:
                 query,
                 self._until(state, headers),
                 self._keeping(state, api, exchange, asked.body),
+                decided.priority,
             )
-            return await self._first_answer(job, order_of(state, exchange.principal, decision))
+            return await self._first_answer(job, decided)
         except GatewayError as error:
             exchange.fail(self.records, error)
             raise
@@ -205,13 +206,13 @@ class Gateway:
             exchange.fail(self.records, GatewayError("the gateway failed"))
             raise
 
-    async def _first_answer(self, job: Job, order: Sequence[str]) -> Answer:
+    async def _first_answer(self, job: Job, decided: Decided) -> Answer:
         """Try one deployment after another: until the first content nobody notices."""
         failover = Failover(
             self.pool,
-            order,
+            decided.order,
             job.state.everyone,
-            job.state.deployments,
+            decided.deployments,
             max_attempts=job.state.settings.server.max_attempts,
             until=job.until,
             is_stream=job.asked.is_stream,
@@ -288,7 +289,7 @@ class Gateway:
 
     def _hedge_after_s(self, job: Job, attempt: Attempt) -> float | None:
         """Return after which time without content a second attempt is worth its price; None where it never is."""
-        if not job.state.settings.server.hedge_share:
+        if not job.state.settings.server.hedge_share or job.priority == "batch":
             return None
         self.hedges.earn(self.pool.now())
         return self.pool.slow_after_s(attempt.deployment.name, job.asked.is_stream)

@@ -14,8 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from serving.demand import NO_DEMAND, Demand
 from serving.errors import NotLocal, Unauthenticated
 
+#: From the first served to the first left out.
+PRIORITIES = ("high", "normal", "batch")
 PREFIX = "sk-turnout-"
 N_SECRET_BYTES = 32
 _FORMAT = re.compile(rb"sk-[A-Za-z0-9_-]{20,100}")
@@ -42,22 +45,38 @@ class Key:
         Hex digest of the secret, 64 characters.
     models : tuple of str
         Globs on what the key may ask for; empty allows all.
+    project, team : str
+        Whose it is, for rules; "" where nobody said.
+    demand : Demand
+        What every deployment that serves it must meet.
     priority : str
-        The most its requests may claim when there is too much to do: "high", "normal" or "batch".
+        The highest it may ask for.
     """
 
     name: str
     sha256: str
     models: tuple[str, ...] = ()
+    project: str = ""
+    team: str = ""
+    demand: Demand = NO_DEMAND
     priority: str = "normal"
+
+    def principal(self) -> Principal:
+        """Return the caller that shows this key."""
+        # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
+        models = () if "*" in self.models else tuple(self.models)
+        return Principal(self.name, models, self.project, self.team, self.demand, self.priority)
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, and what it may ask for."""
+    """Who is calling, and what it may ask for; see :class:`Key`."""
 
     name: str
     models: tuple[str, ...] = ()
+    project: str = ""
+    team: str = ""
+    demand: Demand = NO_DEMAND
     priority: str = "normal"
 
     def may_use(self, model: str) -> bool:
@@ -65,7 +84,7 @@ class Principal:
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-ANONYMOUS = Principal("anonymous")
+ANONYMOUS = Principal("anonymous", priority="high")
 
 
 def new_key() -> tuple[str, str]:
@@ -98,14 +117,12 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[Key], *, allow_anonymous: bool = False) -> None:
-        # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
-        self._principals = {
-            bytes.fromhex(key.sha256): Principal(
-                key.name, () if "*" in key.models else tuple(key.models), priority=key.priority
-            )
-            for key in keys
-        }
+        self._principals = {bytes.fromhex(key.sha256): key.principal() for key in keys}
         self._is_open = allow_anonymous and not keys
+
+    def named(self, name: str) -> Principal | None:
+        """Return the caller whose key has a name; for commands, who need not show it."""
+        return next((principal for principal in self._principals.values() if principal.name == name), None)
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """Find the caller; where several keys are shown, any valid one will do.

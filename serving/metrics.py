@@ -156,11 +156,9 @@ def _of(d: DeploymentStatus) -> _Labels:
     return ("deployment", d.deployment), ("candidate", d.candidate)
 
 
-def _outcomes(d: DeploymentStatus) -> Iterator[tuple[str, int]]:
-    yield "ok", d.n_ok
-    yield "client_disconnected", d.n_client_disconnects
-    yield "caller_error", d.n_caller_errors
-    yield from sorted(d.errors.items())
+def _outcomes(d: DeploymentStatus) -> Iterable[tuple[str, int]]:
+    """Give every outcome there was; success always, so that a share of it can be taken from the first scrape on."""
+    return sorted({"ok": 0, **d.outcomes}.items())
 
 
 def _buckets(of: _Labels, histogram: Histogram) -> Iterator[_Sample]:

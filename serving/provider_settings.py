@@ -58,6 +58,13 @@ class ProviderSettings:
         metadata=about(tables.flag, "Answer from the built-in emulator: made-up text, labelled as such."),
     )
 
+    region: str | None = field(
+        default=None, metadata=about(tables.label, "Where it processes requests, such as eu; absent is unknown.")
+    )
+    data_policies: tuple[str, ...] = field(
+        default=(), metadata=about(tables.labels, 'What it promises about data, such as ["zdr", "no_training"].')
+    )
+
     def known(self) -> Provider | None:
         """Return its row of the directory; one at another URL is what ``kind`` says and nothing by its name."""
         if self.emulated:

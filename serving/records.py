@@ -37,7 +37,7 @@ class RequestRecord(NamedTuple):
     the provider's own; ``predicted_quality`` and ``expected_cost_usd`` are what the decision said of the choice;
     ``api`` is what the client spoke, ``losses`` the paths of what the provider could not be sent as it was,
     ``attempts`` the deployments that failed before the one that answered, ``is_usage_estimated`` says that an answer
-    was cut off and its tokens are our estimate.
+    was cut off and its tokens are our estimate, ``scenario`` and ``rule`` are names of the settings.
     """
 
     id: str
@@ -70,6 +70,8 @@ class RequestRecord(NamedTuple):
     losses: str | None = None
     attempts: str | None = None
     is_usage_estimated: bool = False
+    scenario: str | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +310,17 @@ def m004_estimates(database: sqlite3.Connection) -> None:
     database.execute("ALTER TABLE request ADD COLUMN is_usage_estimated INTEGER")
 
 
+def m005_scenarios(database: sqlite3.Connection) -> None:
+    """Add the scenario that decided and the rule that led to it."""
+    for column in ("scenario", "rule"):
+        database.execute(f"ALTER TABLE request ADD COLUMN {column} TEXT")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
     m002_translation,
     m003_attempts,
     m004_estimates,
+    m005_scenarios,
 )

@@ -76,7 +76,11 @@ class ServerSettings:
     )
     queue_wait_s: float = field(
         default=0.25,
-        metadata=about(tables.number(0), "Longest wait for a place among them; then 503 (529 on Messages).", "s"),
+        metadata=about(
+            tables.number(0),
+            "Longest wait for a place among them, of the priority high four times that; then 503, or 529 on Messages.",
+            "s",
+        ),
     )
     idempotency_keep_for_s: float = field(
         default=600.0,

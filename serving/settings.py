@@ -24,16 +24,19 @@ from router.errors import InvalidPolicy
 from router.policy import check as check_policy
 from serving import tables
 from serving.candidate_settings import CandidateSettings
+from serving.demand import Demand
 from serving.dialects.losses import MODES
 from serving.errors import KeysRequired, SettingsError
+from serving.keys import PRIORITIES
 from serving.provider_settings import ProviderSettings
+from serving.references import is_auto, misled
+from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
 from serving.tables import about
+from serving.toml_lines import lines_of, located
 
 DEMO = Path(__file__).with_name("demo.toml")
 SHIPPED_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "default"
-#: The one model name that asks for a decision; ``auto:PRESET`` names the preset too.
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,24 @@ class KeySettings:
         default=("*",),
         metadata=about(tables.globs, "Globs on the candidates it may use, by name or through auto."),
     )
+    project: str = field(default="", metadata=about(tables.path, "Whose it is, for rules."))
+    team: str = field(default="", metadata=about(tables.path, "The same, one level up."))
+    regions: tuple[str, ...] = field(
+        default=(),
+        metadata=about(tables.labels, "Only deployments known to be in one of these regions serve it."),
+    )
+    data_policies: tuple[str, ...] = field(
+        default=(),
+        metadata=about(tables.labels, "Only deployments known to keep all of these data policies serve it."),
+    )
     priority: str = field(
         default="normal",
-        metadata=about(
-            tables.choice("high", "normal", "batch"),
-            "The highest its requests may ask for when there is too much to do.",
-        ),
+        metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
+
+    def demand(self) -> Demand:
+        """Return what it demands of deployments."""
+        return Demand.of(self.regions, self.data_policies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +139,16 @@ class Settings:
         default_factory=dict,
         metadata=about(
             tables.renames,
-            "Model names that tools insist on, or globs of them, and what is meant: auto, auto:PRESET or a candidate.",
+            "Model names that tools insist on, or globs of them, and what is meant: auto, auto:PRESET, "
+            "scenario:NAME or a candidate.",
         ),
+    )
+    scenarios: Mapping[str, ScenarioSettings] = field(
+        default_factory=dict,
+        metadata={"by_name": ScenarioSettings, "help": "Pools and policies under a name."},
+    )
+    rules: tuple[RuleSettings, ...] = field(
+        default=(), metadata={"rows": RuleSettings, "help": "Which requests go to which scenario; the first counts."}
     )
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
@@ -280,8 +302,12 @@ def is_loopback(host: str) -> bool:
 
 
 def refused(source: Path, problems: list[str]) -> SettingsError:
-    """Make the error that lists everything wrong with a file, one line each."""
-    return SettingsError("\n  ".join((f"{source} cannot be used:", *problems)))
+    """Make the error that lists everything wrong with a file, one line each, with its place where that is found."""
+    try:
+        lines = lines_of(source.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        lines = {}
+    return SettingsError("\n  ".join((f"{source} cannot be used:", *(located(problem, lines) for problem in problems))))
 
 
 def _contradictions(settings: Settings) -> list[str]:
@@ -293,8 +319,8 @@ def _contradictions(settings: Settings) -> list[str]:
     embeds = {candidate.name: candidate.embeddings for candidate in settings.candidates}
     for i, candidate in enumerate(settings.candidates):
         at = f"candidates.{i}"
-        if candidate.name == AUTO or candidate.name.startswith(f"{AUTO}:"):
-            problems.append(f"{at}.name = {candidate.name!r}: expected a name other than auto and auto:…")
+        if is_auto(candidate.name) or candidate.name.startswith(SCENARIO):
+            problems.append(f"{at}.name = {candidate.name!r}: expected a name other than auto, auto:… and scenario:…")
         if (candidate.input_usd_per_mtok is None) != (candidate.output_usd_per_mtok is None):
             problems.append(f"{at}: input_usd_per_mtok and output_usd_per_mtok are given together or not at all")
         if not candidate.deployments:
@@ -328,10 +354,10 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     for alias, meant in settings.aliases.items():
         at = f"aliases.{alias!r} = {meant!r}"
-        if alias in embeds or alias == AUTO or alias.startswith(f"{AUTO}:"):
+        if alias in embeds or is_auto(alias) or alias.startswith(SCENARIO):
             problems.append(f"{at}: this name means something already")
-        elif meant not in embeds and meant != AUTO and not meant.startswith(f"{AUTO}:"):
-            problems.append(f"{at}: expected auto, auto:PRESET or the name of a candidate")
+        elif meant not in embeds and not is_auto(meant) and not meant.startswith(SCENARIO):
+            problems.append(f"{at}: expected auto, auto:PRESET, scenario:NAME or the name of a candidate")
     if all(candidate.embeddings for candidate in settings.candidates):
         problems.append("candidates: expected at least one [[candidates]] table that answers")
     for name, policy in settings.policies().items():
@@ -339,4 +365,7 @@ def _contradictions(settings: Settings) -> list[str]:
             check_policy(policy)
         except InvalidPolicy as error:
             problems.append(f"routing.presets.{name}: {error}")
-    return problems
+    demands = {f"keys.{i}": key.demand() for i, key in enumerate(settings.keys)}
+    return problems + misled(
+        settings.providers, settings.candidates, settings.scenarios, settings.rules, demands, settings.aliases
+    )

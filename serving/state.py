@@ -9,21 +9,24 @@ Entry point: :func:`build`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from router import Candidate, Router
 from router.bundle import MANIFEST, load
 from router.errors import BundleMissing, RouterError
-from serving.candidate_settings import CandidateSettings
+from serving.candidate_settings import CandidateSettings, DeploymentSettings
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
 from serving.provider_settings import ProviderSettings
 from serving.providers.quirks import NO_QUIRKS
+from serving.references import AUTO
+from serving.rules import Rule, compiled
+from serving.scenario_settings import SCENARIO, Scenario
 from serving.settings import Settings, credentials, is_loopback, refused
 
 #: Name, modification time, size and inode of each file.
@@ -45,11 +48,16 @@ class State:
     failover : Mapping of str to tuple of str
         Candidate to those that stand in for it where it was asked for by name.
     aliases : tuple of str
-        The model names that ask for a decision: ``auto`` and one per preset.
+        The model names that ask for a decision: ``auto``, one per preset, one per scenario.
     loaded_unix_s : float
         When it was made.
     fingerprint : tuple
         Of the bundle's folder before it was loaded.
+    scenarios : Mapping of str to Scenario
+    rules : tuple of Rule
+        Where ``auto`` goes, in the order of the file.
+    language_of : callable (text) -> str or None
+        Tells languages apart, where a rule asks for them.
     """
 
     settings: Settings
@@ -62,6 +70,9 @@ class State:
     aliases: tuple[str, ...]
     loaded_unix_s: float
     fingerprint: Fingerprint
+    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    language_of: Callable[[str], str | None] = lambda text: None
 
     @property
     def bundle_id(self) -> str:
@@ -92,7 +103,9 @@ class State:
         return {name: deployment.candidate for name, deployment in self.deployments.items()}
 
 
-def build(settings: Settings, emulator_url: str | None = None, *, host: str | None = None) -> State:
+def build(
+    settings: Settings, emulator_url: str | None = None, *, host: str | None = None, is_offline: bool = False
+) -> State:
     """Make the state that some settings and their bundle describe.
 
     Parameters
@@ -102,6 +115,8 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
         Where the built-in emulator listens; needed when a provider is emulated.
     host : str or None
         The address the process listens on already, which a reload does not change; None takes the settings'.
+    is_offline : bool, default=False
+        Nobody will be called: providers need neither keys nor an emulator.
 
     Returns
     -------
@@ -122,7 +137,9 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
             f"{settings.source} names no [[keys]], but the gateway listens on {host}, which other machines reach: "
             "keep a key, or restart it on 127.0.0.1"
         )
-    secrets = credentials(settings)
+    secrets = {} if is_offline else credentials(settings)
+    if is_offline:
+        emulator_url = "http://127.0.0.1/v1"
     seen = fingerprint(settings.bundle_directory())
     bundle = load(bundle_folder(settings.bundle_directory()))
     known = {column.name for column in bundle.manifest.candidates}
@@ -147,33 +164,71 @@ def build(settings: Settings, emulator_url: str | None = None, *, host: str | No
             settings.source,
             [f"routing.default = {settings.routing.default!r}: expected one of {', '.join(router.presets)}"],
         )
-    aliases = ("auto", *(f"auto:{preset}" for preset in router.presets))
-    if problems := [
-        f"aliases.{alias!r} = {meant!r}: expected a preset of {', '.join(router.presets)}"
-        for alias, meant in settings.aliases.items()
-        if meant.startswith("auto") and meant not in aliases and meant not in made and meant not in embedders
-    ]:
+    if problems := list(_unknown(settings, router)):
         raise refused(settings.source, problems)
+    rules = compiled(settings.rules)
+    asks_for_language = any(rule.asks_for("languages") for rule in rules)
     deployments = {}
     for row in settings.candidates:
         for way in row.deployments:
-            deployment = _deployment_of(row, way.model, providers[way.provider], secrets, emulator_url)
+            deployment = _deployment_of(row, way, providers[way.provider], secrets, emulator_url)
             deployments[deployment.name] = deployment
     return State(
         settings=settings,
         router=router,
         keys=KeyRing(
-            [Key(key.name, key.sha256, key.models, key.priority) for key in settings.keys],
+            [
+                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority)
+                for key in settings.keys
+            ],
             allow_anonymous=is_loopback(host),
         ),
         candidates=candidates,
         embedders=embedders,
         deployments=deployments,
         failover={row.name: row.failover for row in settings.candidates if row.failover},
-        aliases=aliases,
+        aliases=(AUTO, *(f"{AUTO}:{preset}" for preset in router.presets), *(SCENARIO + s for s in settings.scenarios)),
         loaded_unix_s=time.time(),
         fingerprint=seen,
+        scenarios={name: scenario.over(name, candidates) for name, scenario in settings.scenarios.items()},
+        rules=rules,
+        language_of=_detector_for(settings) if asks_for_language else lambda text: None,
     )
+
+
+def _unknown(settings: Settings, router: Router) -> Iterator[str]:
+    """Say which presets and tasks of the file the bundle does not know."""
+    presets = {f"{AUTO}:{preset}" for preset in router.presets}
+    among = f"expected a preset of {', '.join(router.presets)}"
+    names = {candidate.name for candidate in settings.candidates}
+    for alias, meant in settings.aliases.items():
+        if meant.startswith(f"{AUTO}:") and meant not in presets and meant not in names:
+            yield f"aliases.{alias!r} = {meant!r}: {among}"
+    for name, scenario in settings.scenarios.items():
+        if scenario.preset is not None and scenario.preset not in router.presets:
+            yield f"scenarios.{name}.preset = {scenario.preset!r}: {among}"
+    tasks = router.bundle.manifest.tasks
+    for i, rule in enumerate(settings.rules):
+        if rule.scenario.startswith(f"{AUTO}:") and rule.scenario not in presets:
+            yield f"rules.{i}.scenario = {rule.scenario!r}: {among}"
+        for glob in rule.tasks or ():
+            if not any(task == glob or fnmatchcase(task, glob) for task in tasks):
+                known = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
+                yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {known}"
+
+
+def _detector_for(settings: Settings) -> Callable[[str], str | None]:
+    """Load what tells languages apart, for the languages that rules name."""
+    from serving.languages import detector, unknown_among
+
+    problems = [
+        f"rules.{i}.languages: {code!r} cannot be told: expected an ISO 639-1 code such as en or de"
+        for i, rule in enumerate(settings.rules)
+        for code in unknown_among(rule.languages or ())
+    ]
+    if problems:
+        raise refused(settings.source, problems)
+    return detector(code for rule in settings.rules for code in rule.languages or ())
 
 
 def bundle_folder(directory: Path) -> Path:
@@ -222,14 +277,15 @@ def _candidate_of(row: CandidateSettings, providers: Mapping[str, ProviderSettin
 
 def _deployment_of(
     row: CandidateSettings,
-    model: str,
+    way: DeploymentSettings,
     provider: ProviderSettings,
     secrets: Mapping[str, str],
     emulator_url: str | None,
 ) -> Deployment:
     if provider.emulated and emulator_url is None:
         raise SettingsError(f"provider {provider.name!r} is emulated, but the emulator does not run")
-    known, key = provider.known(), secrets.get(provider.name)
+    known, key, model = provider.known(), secrets.get(provider.name), way.model
+    region, data_policies = way.conditions(provider)
     marks = [(b"x-turnout-candidate", row.name.encode("latin-1"))]
     if provider.emulated:
         marks.append((b"x-turnout-emulated", b"true"))
@@ -241,15 +297,17 @@ def _deployment_of(
         is_emulated=provider.emulated,
         quirks=known.quirks if known else NO_QUIRKS,
         lines={
-            way.dialect: line_of(
-                way.dialect,
-                way.root,
+            api.dialect: line_of(
+                api.dialect,
+                api.root,
                 model,
-                {"content-type": "application/json", **way.headers, **(way.credential(key) if key else {})},
-                parameters_in(way.dialect, row.parameters, model),
+                {"content-type": "application/json", **api.headers, **(api.credential(key) if key else {})},
+                parameters_in(api.dialect, row.parameters, model),
             )
-            for way in provider.ways(emulator_url).values()
+            for api in provider.ways(emulator_url).values()
         },
         marks=tuple(marks),
         kind=known.name if known else "",
+        region=region,
+        data_policies=data_policies,
     )

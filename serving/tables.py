@@ -19,6 +19,8 @@ from dataclasses import MISSING, Field, dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from serving.demand import EXPECTED, WORD
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: A URL with a user, or the prefix that most vendors give their keys.
@@ -140,6 +142,20 @@ def names(value: object) -> tuple[str, ...]:
         raise ValueError('a list of names, such as ["a", "b"]')
     if len(set(value)) < len(value):
         raise ValueError("a list that names nobody twice")
+    return tuple(value)
+
+
+def label(value: object) -> str:
+    """Accept one lower-case word."""
+    if not isinstance(value, str) or not WORD.fullmatch(value):
+        raise ValueError("a lower-case word, such as eu")
+    return value
+
+
+def labels(value: object) -> tuple[str, ...]:
+    """Accept a list of lower-case words: regions, data policies."""
+    if not isinstance(value, list) or not all(isinstance(one, str) and WORD.fullmatch(one) for one in value):
+        raise ValueError(EXPECTED)
     return tuple(value)
 
 

@@ -51,7 +51,8 @@ class DeploymentStatus:
     alone still, because it asked for it or failed too often; 0 where it is not. ``n_in_flight_limit`` is what was
     learned of how many calls at once it takes, None where it never refused one for that.
 
-    ``n_errors`` is the sum of ``errors`` (outcome to count) since the start. ``error_share`` and ``throttle_share``
+    ``outcomes`` counts the calls that ended since the start, ``errors`` those of them that are the deployment's own
+    doing, and ``n_errors`` is the sum of these. ``error_share`` and ``throttle_share``
     are of the calls of the last minute that say something of the deployment, apart: a throttled call is no error.
 
     ``first_content`` times streamed answers, up to their first content; ``whole`` those not streamed, up to their
@@ -66,7 +67,7 @@ class DeploymentStatus:
     n_in_flight: int
     n_in_flight_limit: int | None
     n_requests: int
-    n_ok: int
+    outcomes: Mapping[str, int]
     n_errors: int
     errors: Mapping[str, int]
     n_client_disconnects: int
@@ -245,7 +246,7 @@ class Tally:
             n_in_flight=self.n_in_flight,
             n_in_flight_limit=None if limit is None else int(limit),
             n_requests=self.n_requests,
-            n_ok=self.outcomes["ok"],
+            outcomes=dict(self.outcomes),
             n_errors=sum(errors.values()),
             errors=errors,
             n_client_disconnects=self.outcomes["client_disconnected"],

@@ -5,7 +5,8 @@ Knows nothing of what is computed; that is :mod:`training.export`. Entry point: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,25 +34,26 @@ class GraphWriter:
         self._width = width
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        # What is there already, by what it is: nothing is held or computed twice.
+        self._names: dict[Hashable, str] = {}
         self._n_names = 0
 
     def constant(self, values: NDArray[np.generic] | Sequence[float] | float, dtype: Any = np.float32) -> str:
         """Add an array and return its name."""
-        name = self._name("c")
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)), name))
-        return name
+        return self._constant(np.ascontiguousarray(np.asarray(values, dtype)))
 
     def scalar(self, value: float) -> str:
         """Add a number of no dimension, as ``Clip`` wants its bounds, and return its name."""
-        name = self._name("c")
-        self._constants.append(numpy_helper.from_array(np.array(value, np.float32), name))
-        return name
+        return self._constant(np.array(value, np.float32))
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output and return the output's name."""
-        name = self._name("t")
-        self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
-        return name
+        """Add a node with one output and return the output's name; that of one that says the same, if there is one."""
+        # Digested: the attributes of trees are lists of a hundred thousand numbers.
+        key = (operator, inputs, hashlib.sha256(repr(sorted(attributes.items())).encode()).digest())
+        if key not in self._names:
+            self._names[key] = self._name("t")
+            self._nodes.append(helper.make_node(operator, list(inputs), [self._names[key]], **attributes))
+        return self._names[key]
 
     def clip(self, value: str, low: float, high: float) -> str:
         """Add a ``Clip``."""
@@ -161,6 +163,13 @@ class GraphWriter:
         onnx.checker.check_model(model)
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+    def _constant(self, array: NDArray[np.generic]) -> str:
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
+        if key not in self._names:
+            self._names[key] = self._name("c")
+            self._constants.append(numpy_helper.from_array(array, self._names[key]))
+        return self._names[key]
 
     def _name(self, kind: str) -> str:
         self._n_names += 1

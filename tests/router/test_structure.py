@@ -5,6 +5,7 @@ import pytest
 
 from router.pieces import pieces_of
 from router.structure import NAMES, structure_of
+from router.tally import tally_of
 
 QUESTION = """Dr. Adams measured 3 rods. Which of the following is NOT a metal?
 A. Iron
@@ -15,7 +16,7 @@ D. All of the above"""
 
 def counts(text: str) -> dict[str, float]:
     pieces = pieces_of(text)
-    return dict(zip(NAMES, structure_of(pieces, pieces.data.split(b"\n")), strict=True))
+    return dict(zip(NAMES, structure_of(pieces, pieces.data.split(b"\n"), tally_of(pieces.data)), strict=True))
 
 
 def test_options_are_told_from_the_stem():

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from serving.admission import BATCH, HIGH, NORMAL, Admission, Priority, priority_of
+from serving.admission import BATCH, HIGH, NORMAL, SHORT_WAIT_S, Admission, Priority, priority_of
 from serving.errors import InvalidRequest, Overloaded
 from serving.keys import ANONYMOUS, Principal
-from serving.loop_lag import MEMORY_S, TICK_S, LoopLag
+from serving.loop_lag import MEMORY_S, QUIET_S, TICK_S, LoopLag
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 SECRET = "sk-turnout-batch-0000000000000000"
@@ -73,6 +73,43 @@ async def test_who_waits_too_long_is_turned_away_and_told_when_to_come_back() ->
     assert caught.value.retry_after_s == BATCH.retry_after_s
     assert admission.status().n_shed == {"high": 0, "normal": 0, "batch": 1}
     assert admission.status().n_waiting == 0
+
+
+async def test_where_waiting_was_in_vain_few_wait_and_shortly_until_it_may_help_again() -> None:
+    now = 0.0
+    admission = Admission(2, 5.0, clock=lambda: now)
+    while admission.take(NORMAL):
+        pass
+    admission._wait_ended(NORMAL, asyncio.get_running_loop().create_future())  # one waited all its time
+    first = asyncio.create_task(admission.wait(NORMAL))
+    await settled()
+    with pytest.raises(Overloaded):
+        admission.screen(NORMAL)
+    admission.screen(HIGH)
+    admission.give_back(NORMAL)
+    await first
+    with pytest.raises(Overloaded):
+        admission.screen(BATCH)  # there is room, but not for batch as long as normal ones are turned away
+    first = asyncio.create_task(admission.wait(NORMAL))
+    async with asyncio.timeout(2):
+        with pytest.raises(Overloaded):
+            await first
+    now = 10.0
+    admission.screen(NORMAL)
+    patient = asyncio.create_task(admission.wait(NORMAL))
+    await asyncio.sleep(2 * SHORT_WAIT_S)
+    assert not patient.done()
+    admission.give_back(NORMAL)
+    await patient
+
+
+async def test_high_waits_four_times_as_long_and_never_in_vain() -> None:
+    admission = filled(1, HIGH, queue_wait_s=0.02)
+    began_at = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            await admission.wait(HIGH)
+    assert time.monotonic() - began_at >= 2 * 4 * 0.02
 
 
 async def test_where_nobody_may_wait_it_is_said_before_the_body_is_read() -> None:
@@ -158,19 +195,26 @@ def test_one_long_turn_is_no_overload_and_a_lasting_one_is() -> None:
 
 
 async def test_the_lag_is_measured_while_there_is_something_to_do_and_then_no_longer() -> None:
-    is_busy = True
-    lag = LoopLag(lambda: is_busy)
+    is_busy, now = True, 0.0
+    lag = LoopLag(lambda: is_busy, clock=lambda: now)
+
+    def ticked(after_s: float) -> None:
+        nonlocal now
+        now += after_s
+        assert lag._timer is not None
+        lag._timer.cancel()
+        lag._tick()
+
     lag.watch()
     for _ in range(4):
-        await asyncio.sleep(0)
-        time.sleep(0.06)
-        await asyncio.sleep(0)
-    assert lag.lag_s > 0.01
+        ticked(0.1)
+    assert 0.04 < lag.lag_s < 0.08
+    for _ in range(100):
+        ticked(TICK_S)
+    assert lag.lag_s < QUIET_S and lag._timer is not None
     is_busy = False
-    async with asyncio.timeout(10):
-        while lag._timer is not None:
-            await asyncio.sleep(0.01)
-    assert lag.lag_s == 0.0
+    ticked(TICK_S)
+    assert (lag.lag_s, lag._timer) == (0.0, None)
 
 
 @pytest.mark.parametrize(

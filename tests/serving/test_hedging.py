@@ -120,7 +120,13 @@ async def test_a_hung_deployment_is_overtaken_and_not_blamed(start, is_stream: b
     async with start(TWO_WAYS, server=SERVER) as gateway:
         for _ in range(60):
             assert (await gateway.chat(model="large", stream=is_stream)).status_code == 200
-        next_one = gateway.gateway.pool.choose("large")
+        pool = gateway.gateway.pool
+        for name in ("large@emulator/first", "large@emulator/second"):
+            for _ in range(20):  # however the requests were spread, enough is known of both
+                call = pool.begin(name, is_stream)
+                call.first_byte()
+                call.finish()
+        next_one = pool.choose("large", is_stream=is_stream)
         gateway.provider.faults.put(next_one.rpartition("/")[2], Fault(hang=True))
         response = await gateway.chat(model="large", stream=is_stream)
         assert response.status_code == 200

@@ -105,7 +105,7 @@ def test_counts_of_the_pool_are_samples() -> None:
         for outcome in ("ok", "timeout", "client_disconnected", "overloaded", "caller_error", "broken")
     }
     assert count == {
-        "ok": 2, "timeout": 1, "client_disconnected": 1, "overloaded": 1, "caller_error": 0, "broken": None,
+        "ok": 2, "timeout": 1, "client_disconnected": 1, "overloaded": 1, "caller_error": None, "broken": None,
     }  # fmt: skip
     assert value_of(families, "turnout_in_flight", **of) == 1
     assert value_of(families, "turnout_in_flight_limit", **of) == 1

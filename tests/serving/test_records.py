@@ -194,6 +194,7 @@ def test_migrations_run_once_and_are_noted(tmp_path: Path) -> None:
         ("m002_translation",),
         ("m003_attempts",),
         ("m004_estimates",),
+        ("m005_scenarios",),
     ]
     database.close()
 

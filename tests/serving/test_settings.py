@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -119,7 +120,7 @@ WRONG = [
     (
         'name = "big"',
         'name = "auto:big"',
-        "candidates.0.name = 'auto:big': expected a name other than auto and auto:…",
+        "candidates.0.name = 'auto:big': expected a name other than auto, auto:… and scenario:…",
     ),
     (
         "output_usd_per_mtok = 15.0",
@@ -171,7 +172,9 @@ def test_every_problem_names_key_value_and_expectation(tmp_path: Path, old: str,
     assert old in GOOD
     with pytest.raises(SettingsError) as caught:
         load(tmp_path, GOOD.replace(old, new))
-    assert line in [told.strip(" -") for told in str(caught.value).splitlines()]
+    places, problems = zip(*(told.strip().split(": ", 1) for told in str(caught.value).splitlines()[1:]), strict=True)
+    assert line in problems
+    assert re.fullmatch(r"line \d+", places[problems.index(line)])
 
 
 def test_all_problems_are_told_together(tmp_path: Path) -> None:
@@ -261,7 +264,7 @@ def test_the_reference_lists_every_key_with_default_and_help() -> None:
     [
         ('"big" = "auto"', "aliases.'big' = 'auto': this name means something already"),
         ('"auto:x" = "big"', "this name means something already"),
-        ('"claude-*" = "absent"', "expected auto, auto:PRESET or the name of a candidate"),
+        ('"claude-*" = "absent"', "expected auto, auto:PRESET, scenario:NAME or the name of a candidate"),
         ('"claude-*" = 7', "a table of names"),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from router.predictors import Predictor
@@ -73,6 +74,17 @@ def test_topics_are_in_the_graph(share, data):
     quality = model(data, "mlp", share)
     graphs, tokens = files(data, quality)
     verify(graphs, quality, tokens, COLUMNS, data[0])
+
+
+def test_nothing_is_held_or_computed_twice_in_a_graph(data):
+    graphs, _ = files(data, model(data, "mlp", 0.4))
+    graph = onnx.load_from_string(graphs["quality.onnx"]).graph
+    # The topics are read by the blend and are an output besides.
+    assert [node.op_type for node in graph.node].count("Softmax") == 1
+    said = [(node.op_type, *node.input, str(node.attribute)) for node in graph.node if node.op_type != "Identity"]
+    assert len(said) == len(set(said))
+    held = [(tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer]
+    assert len(held) == len(set(held))
 
 
 def test_a_candidate_that_is_always_right_can_be_exported(data):

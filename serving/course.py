@@ -1,0 +1,132 @@
+"""The course of a request: what its model name comes to, by itself or by the first rule that matches.
+
+Plain ``auto``, and a name that means nothing else, goes where the rules lead; without one that matches ``auto`` is
+``routing.default`` and the other name does not exist. What names a preset, a scenario or a candidate passes rules by.
+Entry points: :func:`course_of`, :func:`judged` (for people), :func:`models_for`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from router.routing import Foresight
+from serving.asked import Asked
+from serving.errors import NoEligible, NotFound
+from serving.keys import Principal
+from serving.references import AUTO, is_auto
+from serving.rules import Facts, Verdict, first_match, verdicts
+from serving.scenario_settings import SCENARIO, Scenario
+from serving.state import State
+
+_GLOB = frozenset("*?[")
+
+
+class Course(NamedTuple):
+    """What a model name comes to, before anything is known of candidates. A tuple: every request makes one.
+
+    ``preset`` and ``candidate`` are the name's or the rule's own; ``foresight`` is what a rule had predicted.
+    """
+
+    model: str
+    candidate: str | None = None
+    preset: str | None = None
+    scenario: Scenario | None = None
+    rule: str | None = None
+    foresight: Foresight | None = None
+
+
+def judged(
+    state: State, principal: Principal, asked: Asked, api: str = "", at_unix_s: float | None = None
+) -> tuple[Verdict, ...]:
+    """Say of every rule whether it matches a request and why not; where the name passes rules by, that."""
+    meant = state.meant(asked.model)
+    if _means_something(state, principal, meant):
+        why = f"models: rules act on auto, and {asked.model} means something else already"
+        return tuple(Verdict(rule.name, rule.scenario, False, why) for rule in state.rules)
+    return verdicts(state.rules, _facts(state, principal, asked, meant, api, at_unix_s))
+
+
+def models_for(state: State, principal: Principal) -> tuple[str, ...]:
+    """Return every model name a caller may ask for: auto, presets, scenarios, candidates, embedders, exact aliases."""
+    named = (*state.candidates, *state.embedders)
+    renamed = (
+        name for name, to in state.settings.aliases.items() if not _GLOB & set(name) and _is_known(state, principal, to)
+    )
+    return (*state.aliases, *(name for name in named if principal.may_use(name)), *renamed)
+
+
+def _means_something(state: State, principal: Principal, meant: str) -> bool:
+    """Say whether a name passes rules by: a preset, a scenario, or a candidate that this caller may use."""
+    return (meant in state.aliases and meant != AUTO) or (meant in state.candidates and principal.may_use(meant))
+
+
+def course_of(state: State, principal: Principal, asked: Asked, api: str, at_unix_s: float | None) -> Course:
+    """Find out what a model name comes to.
+
+    Parameters
+    ----------
+    state : State
+    principal : Principal
+    asked : Asked
+    api : str
+    at_unix_s : float or None
+        The time, for rules; None is now.
+
+    Returns
+    -------
+    Course
+
+    Raises
+    ------
+    NotFound
+        A model name that is nothing here, or nothing to this caller.
+    NoEligible
+        A rule leads to a candidate that this key may not use.
+    """
+    meant = state.meant(asked.model)
+    if _means_something(state, principal, meant):
+        return _course_to(state, meant, meant)
+    name = meant if meant == AUTO or meant in state.candidates else AUTO
+    if state.rules:
+        facts = _facts(state, principal, asked, meant, api, at_unix_s)
+        rule = first_match(state.rules, facts)
+        if rule is not None:
+            course = _course_to(state, name, rule.scenario)
+            if course.candidate is not None and not principal.may_use(course.candidate):
+                raise NoEligible("the rule that matches leads to what this key may not use", param="model")
+            return course._replace(rule=rule.name, foresight=facts.seen)
+        if meant == AUTO:
+            return Course(name, foresight=facts.seen)
+    if meant != AUTO:
+        raise NotFound(
+            "no such model: expected auto, auto:PRESET, scenario:NAME or a candidate that GET /v1/models lists",
+            param="model",
+        )
+    return Course(name)
+
+
+def _course_to(state: State, model: str, target: str) -> Course:
+    """Return the course that a name of the settings stands for."""
+    if target in state.candidates:
+        return Course(model, candidate=target)
+    if is_auto(target):
+        return Course(model, preset=target.partition(":")[2] or None)
+    return Course(model, scenario=state.scenarios[target.removeprefix(SCENARIO)])
+
+
+def _facts(state: State, principal: Principal, asked: Asked, meant: str, api: str, at_unix_s: float | None) -> Facts:
+    return Facts(
+        principal,
+        (asked.model,) if meant == asked.model else (asked.model, meant),
+        api,
+        asked.body,
+        asked.prompt,
+        time.time() if at_unix_s is None else at_unix_s,
+        lambda: state.router.foresee(asked.prompt),
+        state.language_of,
+    )
+
+
+def _is_known(state: State, principal: Principal, name: str) -> bool:
+    return name in state.aliases or principal.may_use(name)
