@@ -89,12 +89,6 @@ def decide(
         The time, for rules; None is now.
     history : History or None
         Of the conversation it goes on with; without effect on a candidate that was named.
-    model : str
-        As the caller wrote it.
-    dials : Dials
-    prompt : Prompt
-    history : History or None
-        Of the conversation it goes on with; without effect on a candidate asked for by name.
 
     Returns
     -------
