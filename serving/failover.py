@@ -27,6 +27,10 @@ LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
 #: What an attempt gets at least while too little is known of how long the deployment takes: until the first content of
 #: a stream, and for a whole answer, which may be long.
 UNKNOWN_STREAM_S, UNKNOWN_WHOLE_S = 10.0, 60.0
+#: How long a request waits in all for a deployment that asked for a short pause or has no room, where there is no
+#: other; one that is in no hurry waits longer. It looks again this often.
+PATIENCE_S, BATCH_PATIENCE_S = 2.0, 30.0
+_LOOK_S = 0.1
 
 
 class Failover:
@@ -47,6 +51,8 @@ class Failover:
         Monotonic seconds by which an answer must have begun.
     is_stream : bool, default=False
         Whether the answer will be streamed.
+    patience_s : float
+        For deployments that asked for a pause.
     """
 
     def __init__(
@@ -59,8 +65,10 @@ class Failover:
         max_attempts: int,
         until: float,
         is_stream: bool = False,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._pool = pool
+        self._patience_s = patience_s
         self._order = list(order)
         self._candidates = candidates
         self._deployments = deployments
@@ -72,14 +80,14 @@ class Failover:
         pool.retries.earn(pool.now())
 
     def first(self) -> str:
-        """Name the first deployment.
+        """Name the first deployment, or the first after a rest.
 
         Raises
         ------
         UpstreamOverloaded
             Every one of them asked to be left alone, or takes no more calls at once; says for how long.
         """
-        name = self._next() or self._next(or_ejected=True)
+        name = self._next() or (self._again() if self._n_attempts else None) or self._next(or_ejected=True)
         if name is None:
             wait_s = self._pool.wait_s(self._order)
             raise UpstreamOverloaded(
@@ -89,7 +97,17 @@ class Failover:
             )
         return self._begun(name)
 
-    def after(self, error: UpstreamError, candidate: str) -> tuple[str, float] | None:
+    def rest_s(self) -> float | None:
+        """Return how long to rest where :meth:`first` found nobody; None where that is not worth it."""
+        wait_s = self._pool.wait_s(self._order)
+        if wait_s is None or wait_s > self._patience_s or self._pool.now() + wait_s >= self._until:
+            return None
+        # Who waits with others does not come back with all of them at once.
+        pause_s = min(wait_s, _LOOK_S) * random.uniform(1.0, 1.5) + 0.001
+        self._patience_s -= pause_s
+        return pause_s
+
+    def after(self, error: UpstreamError, candidate: str) -> tuple[str | None, float] | None:
         """Name the next deployment after a failure, and how long to wait before it.
 
         Parameters
@@ -101,8 +119,9 @@ class Failover:
 
         Returns
         -------
-        tuple of (str, float) or None
-            Deployment, and seconds; None where the failure is final.
+        tuple of (str or None, float) or None
+            Deployment, and seconds; no deployment where all of them rest for so short that it is worth waiting
+            (:meth:`first` names one then). None where the failure is final.
         """
         if self._n_attempts >= self._max_attempts or self._pool.now() >= self._until:
             return None
@@ -114,9 +133,13 @@ class Failover:
         if name is None and error.code != TOO_LONG:
             name, pause_s = self._again(), self._pause_s()
             if name is not None and not self._is_in_time(name, pause_s):
-                name = None
-        now = self._pool.now()
-        if name is None or not self._pool.retries.take(now):
+                return None
+            if name is None:
+                rest_s = self.rest_s()
+                if rest_s is None or not self._pool.retries.take(self._pool.now()):
+                    return None
+                return None, rest_s
+        if name is None or not self._pool.retries.take(self._pool.now()):
             return None
         return self._begun(name), pause_s
 

@@ -23,9 +23,9 @@ from serving.conversations import Conversations
 from serving.deciding import Decided, decide, embedder, turn_in
 from serving.drain import Drain
 from serving.errand import Errand
-from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError
+from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError, UpstreamOverloaded
 from serving.exchange import Exchange, Header
-from serving.failover import Failover
+from serving.failover import BATCH_PATIENCE_S, PATIENCE_S, Failover
 from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
@@ -216,8 +216,9 @@ class Gateway:
             max_attempts=job.state.settings.server.max_attempts,
             until=job.until,
             is_stream=job.asked.is_stream,
+            patience_s=BATCH_PATIENCE_S if decided.priority == "batch" else PATIENCE_S,
         )
-        name = failover.first()
+        name = await _named(failover)
         failure: UpstreamError | None = None
         while True:
             try:
@@ -238,11 +239,12 @@ class Gateway:
                 further = failover.after(error, last.deployment.candidate)
                 if further is None:
                     raise
-                name, pause_s = further
+                next_name, pause_s = further
             else:
                 return self._answer(job, begun)
             if pause_s:
                 await asyncio.sleep(pause_s)
+            name = next_name or await _named(failover)
 
     def _attempt(self, job: Job, name: str) -> Attempt:
         """Make the way to one deployment and back; InvalidRequest where the request cannot go there."""
@@ -351,3 +353,15 @@ class Gateway:
         assert exchange.principal is not None
         key = exchange.principal.name
         return lambda answer: self.responses.put(key, items_of(body), document(answer), keep_for_s)
+
+
+async def _named(failover: Failover) -> str:
+    """Name the next deployment, after a short rest where all of them asked for one."""
+    while True:
+        try:
+            return failover.first()
+        except UpstreamOverloaded:
+            rest_s = failover.rest_s()
+            if rest_s is None:
+                raise
+            await asyncio.sleep(rest_s)

@@ -119,10 +119,11 @@ class Health:
             self._recovered_at = None
 
     def throttled(self, now: float, wait_s: float | None) -> None:
-        """Leave it alone for as long as it asked, or, where it did not say, longer each time; no failure of its own."""
+        """Leave it alone for as long as it asked; where it did not say, from the second in a row, longer each time."""
         self._n_throttles += 1
         if wait_s is None:
-            wait_s = min(COOL_S * 2.0 ** (self._n_throttles - 1), MAX_COOL_S)
+            # One alone may be chance; only who does it again without an answer between is left alone unasked.
+            wait_s = min(COOL_S * 2.0 ** (self._n_throttles - 2), MAX_COOL_S) if self._n_throttles > 1 else 0.0
         # A shorter wait never cuts a longer one.
         self.cooling_until = max(self.cooling_until, now + wait_s)
         self._probe_until = 0.0

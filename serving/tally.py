@@ -216,8 +216,7 @@ class Tally:
             self._time(call, output_tokens, usage)
             self._recent.add(now)
             self.health.succeeded(now)
-            if self.capacity.limit is not None:
-                self.capacity.answered(call.began_at, call.n_in_flight)
+            self.capacity.answered(call.began_at, call.n_in_flight)
         elif outcome in _NOT_ITS_FAULT:
             self.health.passed()
         else:

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from serving.capacity import CUT_EVERY_S, EXCEED_EVERY_S, GROW_EVERY_S, Capacity
+from serving.capacity import CUT_EVERY_S, EXCEED_EVERY_S, GROW_EVERY_S, N_TELLING, Capacity
 from serving.pool import Call, Pool
 
 
@@ -17,9 +17,18 @@ def refused(capacity: Capacity, now: float, n_in_flight: int, began_at: float | 
     capacity.throttled(now, now if began_at is None else began_at, n_in_flight)
 
 
-def test_there_is_no_limit_until_the_first_refusal() -> None:
+def learn(capacity: Capacity, now: float, n_in_flight: int) -> None:
+    """Refuse as often as tells something."""
+    for _ in range(N_TELLING):
+        refused(capacity, now, n_in_flight)
+
+
+def test_there_is_no_limit_until_refusals_tell_one() -> None:
     capacity = Capacity()
     assert capacity.has_room(0.0, 10_000)
+    for _ in range(N_TELLING - 1):
+        refused(capacity, 0.0, 10)
+        assert capacity.limit is None
     refused(capacity, 0.0, 10)
     assert capacity.limit == 8
     assert capacity.has_room(0.0, 7)
@@ -35,7 +44,7 @@ def test_of_a_burst_the_least_refused_number_counts_and_only_once() -> None:
 
 def test_further_refusals_cut_once_a_second_and_never_below_one() -> None:
     capacity = Capacity()
-    refused(capacity, 0.0, 100)
+    learn(capacity, 0.0, 100)
     limits = []
     for tenth in range(1, 31):
         refused(capacity, tenth / 10, 1)
@@ -51,7 +60,7 @@ def test_further_refusals_cut_once_a_second_and_never_below_one() -> None:
 
 def test_a_refusal_above_the_limit_was_expected_and_ends_such_tries_for_a_while() -> None:
     capacity = Capacity()
-    refused(capacity, 0.0, 10)
+    learn(capacity, 0.0, 10)
     assert capacity.may_exceed(2.0)
     capacity.begin(2.0, 9)
     assert not capacity.may_exceed(2.1), "a few a second"
@@ -65,7 +74,7 @@ def test_a_refusal_above_the_limit_was_expected_and_ends_such_tries_for_a_while(
 
 def test_an_answer_above_the_limit_raises_it_unless_it_is_older_than_the_refusal() -> None:
     capacity = Capacity()
-    refused(capacity, 5.0, 10)
+    learn(capacity, 5.0, 10)
     capacity.answered(4.0, 9)
     assert capacity.limit == 8
     capacity.answered(6.0, 7)
@@ -76,7 +85,7 @@ def test_an_answer_above_the_limit_raises_it_unless_it_is_older_than_the_refusal
 
 def test_the_limit_grows_by_one_in_ten_seconds_where_it_binds() -> None:
     capacity = Capacity()
-    refused(capacity, 0.0, 20)
+    learn(capacity, 0.0, 20)
     assert capacity.has_room(GROW_EVERY_S * 100, 10), "it does not bind"
     assert capacity.limit == 16
     assert not capacity.has_room(GROW_EVERY_S - 0.1, 16)
@@ -89,12 +98,25 @@ def test_the_limit_grows_by_one_in_ten_seconds_where_it_binds() -> None:
 
 def test_a_limit_past_all_demand_is_forgotten() -> None:
     capacity, now = Capacity(), 0.0
-    refused(capacity, now, 5)
+    learn(capacity, now, 5)
     for _ in range(2):
         now += GROW_EVERY_S
         assert capacity.limit is not None
         capacity.has_room(now, 100)
     assert capacity.limit is None
+
+
+def test_refusals_by_chance_teach_no_limit() -> None:
+    capacity, chance, now = Capacity(), random.Random(1), 0.0
+    for _ in range(20_000):
+        now += 0.01
+        n = chance.randint(1, 16)
+        capacity.begin(now, n)
+        if chance.random() < 0.05:
+            capacity.throttled(now, now, n)
+        else:
+            capacity.answered(now, n)
+        assert capacity.limit is None
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 
 from router import Candidate
 from router.domain import Capabilities
+from serving.capacity import N_TELLING
 from serving.emulated_faults import Fault
 from serving.errors import UpstreamBroken, UpstreamOverloaded, UpstreamRefused
 from serving.failover import Failover
@@ -412,6 +413,50 @@ def test_an_attempt_that_is_seldom_quick_enough_is_not_made() -> None:
     assert pool.retries.n_taken == n_taken, "what is not made costs nothing"
 
 
+def test_a_short_pause_is_waited_for_and_a_long_one_is_not() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a", "b1": "b"}, clock)
+    for name, wait_s in (("a1", 1.5), ("b1", 60.0)):
+        pool.begin(name).finish("overloaded", wait_s=wait_s)
+    failover, rested_s = failover_of(pool, until=clock.now + 100.0), 0.0
+    with pytest.raises(UpstreamOverloaded):
+        failover.first()
+    while True:
+        rest_s = failover.rest_s()
+        assert rest_s is not None
+        rested_s += rest_s
+        clock.now += rest_s
+        try:
+            assert failover.first() == "a1"
+            break
+        except UpstreamOverloaded:
+            continue
+    assert 1.5 <= rested_s < 2.0
+    pool.begin("a1").finish("overloaded", wait_s=1.0)
+    assert failover.rest_s() is None, "its patience is at an end"
+    assert failover_of(pool, until=clock.now + 0.5).rest_s() is None, "so long the caller does not wait"
+
+
+def test_after_a_failure_a_short_pause_of_all_is_waited_for_too() -> None:
+    clock = Clock()
+    pool = Pool({"a1": "a"}, clock)
+    failover = failover_of(pool, until=clock.now + 100.0)
+    assert failover.first() == "a1"
+    pool.begin("a1").finish("overloaded", wait_s=1.0)
+    further = failover.after(UpstreamOverloaded("busy", retry_after_s=1.0), "a")
+    assert further is not None and further[0] is None and 0 < further[1] < 0.2
+    clock.now += 1.0
+    assert failover.first() == "a1"
+
+
+async def test_requests_wait_for_a_deployment_that_asked_for_a_moment(start) -> None:
+    async with start(TWO_WAYS, server=server_of()) as gateway:
+        for model in ("first", "second"):
+            gateway.provider.faults.put(model, Fault(status=429, retry_after_s=0.3), times=1)
+        answers = await asyncio.gather(*(gateway.chat(model="large") for _ in range(8)))
+        assert [answer.status_code for answer in answers] == [200] * 8
+
+
 def test_whoever_cools_longer_than_is_left_is_not_waited_for() -> None:
     clock = Clock()
     pool = Pool({"a1": "a", "b1": "b"}, clock)
@@ -428,7 +473,8 @@ def test_where_all_are_at_their_limits_the_caller_is_told_to_come_back_soon() ->
     pool = Pool({"a1": "a", "b1": "b"}, clock)
     for name in ("a1", "b1"):
         pool.begin(name)
-        pool.begin(name).finish("overloaded", wait_s=0.0)
+        for _ in range(N_TELLING):
+            pool.begin(name).finish("overloaded", wait_s=0.0)
     assert failover_of(pool).first() == "a1", "the last resort"
     pool.begin("a1").finish("overloaded", wait_s=0.0)
     pool.begin("b1").finish("overloaded", wait_s=0.0)

@@ -99,15 +99,17 @@ def test_what_a_deployment_asks_for_is_the_least_wait() -> None:
     assert health.n_ejections == 0
 
 
-def test_without_a_word_the_wait_doubles_until_it_answers() -> None:
+def test_without_a_word_the_wait_doubles_from_the_second_in_a_row_until_it_answers() -> None:
     health, waits = Health(), []
     for n in range(9):
         now = 1000.0 * n
         health.throttled(now, None)
         waits.append(health.available_at(now) - now)
-    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert waits[:5] == [0.0, 0.5, 1.0, 2.0, 4.0]
     assert waits[-1] == MAX_COOL_S
     health.succeeded(20_000.0)
+    health.throttled(20_000.0, None)
+    assert health.available_at(20_000.0) == 20_000.0, "one alone may be chance"
     health.throttled(20_000.0, None)
     assert health.available_at(20_000.0) == 20_000.5
 

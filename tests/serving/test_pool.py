@@ -7,6 +7,7 @@ import pytest
 
 from router import Speed
 from router.pricing import Usage
+from serving.capacity import N_TELLING
 from serving.latency import BOUNDS_S, N_RECENT, Durations, TokenRate
 from serving.pool import STALE_S, Call, Pool
 
@@ -328,15 +329,17 @@ def test_durations_are_counted_in_buckets() -> None:
 
 
 def test_who_is_at_its_limit_is_passed_over_and_is_the_last_resort(pool: Pool, clock: Clock) -> None:
-    under_way = [pool.begin("a1") for _ in range(5)]
-    under_way[-1].finish("overloaded", wait_s=0.0)  # refused at 5 in flight: the limit is 4
+    under_way = [pool.begin("a1") for _ in range(4)]
+    for _ in range(N_TELLING):
+        pool.begin("a1").finish("overloaded", wait_s=0.0)  # refused at 5 in flight: the limit is 4
     assert pool.snapshot()[0].n_in_flight_limit == 4
     assert {pool.choose("a") for _ in range(5)} == {"a2"}
     assert pool.choose("a", {"a2"}) is None
     assert pool.choose("a", {"a2"}, or_ejected=True) == "a1", "a try serves a caller better than a refusal"
     for _ in range(3):
         pool.begin("a2")
-    pool.begin("a2").finish("overloaded", wait_s=0.0)  # 3.2
+    for _ in range(N_TELLING):
+        pool.begin("a2").finish("overloaded", wait_s=0.0)  # 3.2
     assert pool.choose("a") is None
     assert pool.choose("a", or_ejected=True) == "a2", "3 of 3.2 is less than 4 of 4"
     under_way[0].finish()
@@ -347,7 +350,8 @@ def test_a_healthy_one_at_its_limit_comes_before_an_ejected_one(pool: Pool) -> N
     for _ in range(5):
         pool.begin("a2").finish("broken")
     pool.begin("a1")
-    pool.begin("a1").finish("overloaded", wait_s=0.0)
+    for _ in range(N_TELLING):
+        pool.begin("a1").finish("overloaded", wait_s=0.0)
     assert pool.choose("a") is None
     assert pool.choose("a", or_ejected=True) == "a1"
     assert [status.health for status in pool.snapshot()] == ["healthy", "ejected", "healthy"]
