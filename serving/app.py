@@ -29,7 +29,7 @@ from serving.client_api import CLIENT_APIS, MESSAGES_PATH
 from serving.control_api import control_api
 from serving.counting import count_tokens
 from serving.dialects.messages.dialect import MESSAGES
-from serving.edge import Edge, Limits, Receive, Scope, Send
+from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
@@ -119,10 +119,22 @@ class Application:
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
                 stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+            await self._warm_up()
             self.start_s = time.perf_counter() - began_at
             logs.event("ready", self._facts())
             yield
             gateway.state = None
+
+    async def _warm_up(self) -> None:
+        """Call the control API once: it is put together at its first call, and nobody's stream shall wait for that."""
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None: ...
+
+        head = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "query_string": b""}
+        await self._api({**head, "path": "/healthz", "raw_path": b"/healthz", "headers": []}, receive, send)
 
     async def _rebuild(self) -> State:
         return await self._build(await asyncio.to_thread(self._reread))

@@ -1,10 +1,10 @@
 """The uvicorn protocol with a deadline and a cap for what ASGI never sees arriving.
 
 uvicorn waits for ever for a head that trickles in, and for the rest of a body that was refused. Here a head must
-be complete within ``Limits.header_timeout_s`` (from connecting, or from its first bytes on a kept connection)
-and within twice ``Limits.max_header_bytes`` (request line and separators included), and a body that nobody wants
-any more has ``Limits.header_timeout_s`` to end; else the connection is closed without a word. Bodies that are
-wanted are timed by :func:`serving.edge.read_body`, told here which have arrived already. Entry point:
+be complete within ``Limits.header_timeout_s`` (from connecting, or from its first bytes on a kept connection), and a
+body that nobody wants any more has ``Limits.header_timeout_s`` to end; else the connection is closed without a word. A
+head of more than twice ``Limits.max_header_bytes`` (request line and separators included) is answered 431 and closed.
+Bodies that are wanted are timed by :func:`serving.edge.read_body`, told here which have arrived already. Entry point:
 :func:`protocol_of`, for ``uvicorn.Config(http=...)``.
 """
 
@@ -15,6 +15,17 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.edge import IS_WHOLE, Limits
+
+_REFUSAL = (
+    b'{"error":{"message":"the request head is too long","type":"invalid_request_error",'
+    b'"param":null,"code":"headers_too_large"}}'
+)
+_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
+)
+#: How long whoever still sends a head that was refused may take to read why.
+_LAST_WORDS_S = 1.0
 
 
 def protocol_of(limits: Limits) -> type[HttpToolsProtocol]:
@@ -66,6 +77,7 @@ class _ArrivalProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _n_head_bytes = 0
     _is_in_head = False
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Coalescing(transport, self.loop))  # type: ignore[arg-type]
@@ -76,12 +88,19 @@ class _ArrivalProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return  # the rest of a head that was too long: read, so that our answer is not lost in a reset
         super().data_received(data)
         if self._is_in_head:
             self._n_head_bytes += len(data)
             if self._n_head_bytes > self.max_head_bytes:
-                self.transport.close()
+                self._refuse_head()
             self._start_timing()
+
+    def _refuse_head(self) -> None:
+        self._is_refused = True
+        self.transport.write(_TOO_LONG)
+        self.loop.call_later(_LAST_WORDS_S, self.transport.close)
 
     def on_message_begin(self) -> None:
         self._is_in_head = True

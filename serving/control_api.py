@@ -264,6 +264,7 @@ def control_api(gateway: Gateway) -> APIRouter:
                     histograms=gateway.pool.histograms(),
                     retries=gateway.pool.retries,
                     records=gateway.records.status(),
+                    admission=gateway.admission.status(),
                     bundle=state.bundle_id,
                     loaded_unix_s=state.loaded_unix_s,
                     started_unix_s=started_unix_s,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 
+from serving.admission import AdmissionStatus
 from serving.health import WORDS, RetryBudget
 from serving.latency import BOUNDS_S, Histogram
 from serving.records import RecordStatus
@@ -35,6 +36,7 @@ class Observed:
         By deployment: :meth:`serving.pool.Pool.histograms`.
     retries : RetryBudget
     records : RecordStatus
+    admission : AdmissionStatus
     bundle : str
         ``name@version``.
     loaded_unix_s, started_unix_s : float
@@ -45,6 +47,7 @@ class Observed:
     histograms: Mapping[str, tuple[Histogram, Histogram]]
     retries: RetryBudget
     records: RecordStatus
+    admission: AdmissionStatus
     bundle: str
     loaded_unix_s: float
     started_unix_s: float
@@ -147,6 +150,17 @@ def _of_process(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sampl
     yield "turnout_records_written_total", "counter", "Records kept.", [("", (), seen.records.n_written)]
     yield "turnout_records_dropped_total", "counter", "Records lost.", [("", (), seen.records.n_dropped)]
     yield "turnout_records_failing", "gauge", "1 while records cannot be written.", [("", (), seen.records.is_failing)]
+    at = seen.admission
+    yield "turnout_admitted", "gauge", "Requests that have a place.", [("", (), at.n_in_flight)]
+    yield "turnout_admitted_limit", "gauge", "Places there are.", [("", (), at.max_in_flight)]
+    yield "turnout_waiting", "gauge", "Requests that wait for a place.", [("", (), at.n_waiting)]
+    yield (
+        "turnout_shed_total",
+        "counter",
+        "Requests turned away, by priority.",
+        [("", (("priority", name),), n) for name, n in at.n_shed.items()],
+    )
+    yield "turnout_loop_lag_seconds", "gauge", "How late the event loop is.", [("", (), at.lag_s)]
     yield "turnout_bundle_info", "gauge", "The bundle that predicts.", [("", (("bundle", seen.bundle),), 1)]
     yield "turnout_loaded_time_seconds", "gauge", "Unix time of the last load.", [("", (), seen.loaded_unix_s)]
     yield "process_start_time_seconds", "gauge", "Unix time of the start.", [("", (), seen.started_unix_s)]

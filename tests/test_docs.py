@@ -57,6 +57,18 @@ def test_the_toml_example_of_the_readme_is_valid(tmp_path, monkeypatch):
     assert loaded.candidates[0].like in known
 
 
+def test_the_scenarios_of_the_readme_are_valid_beside_its_settings(tmp_path, monkeypatch):
+    from serving import settings, state
+
+    pytest.importorskip("py3langid")
+    for variable in ("OPENAI_API_KEY", "IN_HOUSE_KEY"):
+        monkeypatch.setenv(variable, "k")
+    path = tmp_path / "turnout.toml"
+    path.write_text("\n".join(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)))
+    built = state.build(settings.load(path))
+    assert [rule.name for rule in built.settings.rules] == ["night-batch", "contracts"]
+
+
 def test_the_python_examples_of_the_readme_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

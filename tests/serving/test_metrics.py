@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from serving.admission import AdmissionStatus
 from serving.emulated_faults import Fault
 from serving.health import RetryBudget
 from serving.metrics import CONTENT_TYPE, Observed, exposition
@@ -85,7 +86,14 @@ def value_of(families: dict[str, Family], name: str, /, **labels: str) -> float 
 
 def observed(pool: Pool) -> Observed:
     return Observed(
-        pool.snapshot(), pool.histograms(), RetryBudget(), RecordStatus(7, 2, True), "tiny@1", 1.0e9, 1.5e9 + 0.25
+        pool.snapshot(),
+        pool.histograms(),
+        RetryBudget(),
+        RecordStatus(7, 2, True),
+        AdmissionStatus(3, 1, 1000, 0.25, {"high": 0, "normal": 4, "batch": 9}, 0.002),
+        "tiny@1",
+        1.0e9,
+        1.5e9 + 0.25,
     )
 
 
@@ -163,3 +171,9 @@ async def test_a_scrape_asks_for_a_key_and_shows_what_the_key_may_use(start, poo
         assert response.status_code == 200
         in_flight = parsed(response.text)["turnout_in_flight"].samples
         assert [dict(labels)["candidate"] for _, labels in in_flight] == ["small"]
+
+
+def test_who_was_turned_away_is_counted_by_priority() -> None:
+    families = parsed(exposition(observed(Pool({"a1": "a"}))).decode())
+    assert value_of(families, "turnout_shed_total", priority="batch") == 9
+    assert value_of(families, "turnout_admitted") == 3
