@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from serving.admission import AdmissionStatus
+from serving.capacity import N_TELLING
 from serving.emulated_faults import Fault
 from serving.health import RetryBudget
 from serving.metrics import CONTENT_TYPE, Observed, exposition
@@ -105,7 +106,8 @@ def test_counts_of_the_pool_are_samples() -> None:
         now[0] += 0.3
         call.finish(outcome, 5, 0.125 if outcome == "ok" else None)
     pool.begin("a1")
-    pool.begin("a1").finish("overloaded", wait_s=4.0)
+    for _ in range(N_TELLING):
+        pool.begin("a1").finish("overloaded", wait_s=4.0)
     families = parsed(exposition(observed(pool)).decode())
     of = {"deployment": "a1", "candidate": "a"}
     count = {
@@ -113,7 +115,7 @@ def test_counts_of_the_pool_are_samples() -> None:
         for outcome in ("ok", "timeout", "client_disconnected", "overloaded", "caller_error", "broken")
     }
     assert count == {
-        "ok": 2, "timeout": 1, "client_disconnected": 1, "overloaded": 1, "caller_error": None, "broken": None,
+        "ok": 2, "timeout": 1, "client_disconnected": 1, "overloaded": N_TELLING, "caller_error": None, "broken": None,
     }  # fmt: skip
     assert value_of(families, "turnout_in_flight", **of) == 1
     assert value_of(families, "turnout_in_flight_limit", **of) == 1
@@ -177,3 +179,15 @@ def test_who_was_turned_away_is_counted_by_priority() -> None:
     families = parsed(exposition(observed(Pool({"a1": "a"}))).decode())
     assert value_of(families, "turnout_shed_total", priority="batch") == 9
     assert value_of(families, "turnout_admitted") == 3
+
+
+def test_prometheus_own_parser_reads_it() -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    pool = Pool({"a1": "a"})
+    pool.begin("a1", is_stream=True).finish("ok", 5, 0.125)
+    families = {family.name: family for family in text_string_to_metric_families(exposition(observed(pool)).decode())}
+    (cost,) = families["turnout_cost_usd"].samples
+    assert (cost.labels, cost.value) == ({"deployment": "a1", "candidate": "a"}, 0.125)
+    assert families["turnout_first_content_seconds"].type == "histogram"
+    assert families["turnout_shed"].type == "counter"
