@@ -64,7 +64,7 @@ class Priority:
     patience: float = 1.0
 
 
-HIGH = Priority("high", 0, inf, inf, 1.0, patience=4.0)
+HIGH = Priority("high", 0, inf, inf, 1.0, patience=8.0)
 #: A lag of 25 ms can be felt in a stream; at 250 ms nothing is quick any more. Batch is gone where normal begins to go.
 NORMAL = Priority("normal", 1, 0.05, 0.25, 1.0)
 BATCH = Priority("batch", 2, 0.025, 0.05, 5.0)

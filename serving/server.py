@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
+import socket
 from collections.abc import Callable
 from types import FrameType
 
@@ -21,6 +23,8 @@ from serving.drain import Drain
 
 #: How long the interrupted have to say so.
 LAST_WORDS_S = 2
+#: Connections taken in one turn of the loop.
+N_LISTENERS = 16
 
 
 class Server(uvicorn.Server):
@@ -53,10 +57,28 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started and not self.should_exit:
+            await self._accept_more(self._loop)
             # What start-up left behind lives as long as the process: no collection need look at it again.
             gc.collect()
             gc.freeze()
             self._ready(self.servers[0].sockets[0].getsockname()[1])
+
+    async def _accept_more(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen on the same sockets several times.
+
+        libuv takes one connection a turn of the loop from each listener. When the turns are long (overload), one
+        listener takes so few that callers wait for seconds to be turned away, and the queue fills with who has left.
+        """
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        for listening in [sock for server in self.servers for sock in server.sockets]:
+            for _ in range(N_LISTENERS - 1):
+                again = socket.socket(listening.family, listening.type, fileno=os.dup(listening.fileno()))
+                self.servers.append(await loop.create_server(protocol, sock=again, backlog=self.config.backlog))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal: the first begins the end, the second hurries it, the third is obeyed at once."""
