@@ -16,7 +16,7 @@ from router.pricing import Usage
 from serving.attempt import Attempt
 from serving.dialects.registry import DIALECTS
 from serving.errand import Conveyor
-from serving.errors import UpstreamBroken, UpstreamTimeout
+from serving.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from serving.providers.refusals import error_of, failure_of
 from serving.providers.upstream import Upstream, UpstreamRequest, UpstreamResponse
 from serving.streamed_answer import broken, events_of
@@ -55,7 +55,9 @@ class BegunStream(NamedTuple):
     pending: asyncio.Future[bytes | None] | None
 
 
-async def begin(upstream: Upstream, attempt: Attempt, request: UpstreamRequest, content_s: float | None) -> Begun:
+async def begin(
+    upstream: Upstream, attempt: Attempt, request: UpstreamRequest, *, is_stream: bool, content_s: float = inf
+) -> Begun:
     """Call a deployment and wait until its answer has begun.
 
     Parameters
@@ -63,44 +65,54 @@ async def begin(upstream: Upstream, attempt: Attempt, request: UpstreamRequest, 
     upstream : Upstream
     attempt : Attempt
     request : UpstreamRequest
-    content_s : float or None
-        How long the first content of a stream is waited for, perhaps for ever; None for a whole answer.
+    is_stream : bool
+    content_s : float, default=inf
+        How long the first content of a stream is waited for, or a whole answer, or what an error says.
 
     Raises
     ------
     UpstreamError
         It did not; nothing was sent to the client, and the response is closed.
     """
-    content_by = None
-    if content_s is not None and content_s < inf:
-        content_by = asyncio.get_running_loop().time() + content_s
-    response = await upstream.send(request)
+    content_by = None if content_s == inf else asyncio.get_running_loop().time() + content_s
     try:
-        if response.status >= 400:
-            raise error_of(
-                response.status,
-                response.headers,
-                await response.read(),
-                provider=attempt.deployment.provider,
-                deployment=attempt.deployment.name,
-                dialect=DIALECTS[attempt.relay.line.dialect],
-                is_translated=attempt.relay.is_translated,
-            )
-        if content_s is None:
-            return await _whole(attempt, response)
+        response = await upstream.send(request)
+    except UpstreamError as error:
+        raise attempt.judged(error) from None
+    try:
+        if content_by is None:
+            return await _begun(attempt, response, request.idle_timeout_s, is_stream)
         async with asyncio.timeout_at(content_by):
-            return await _streamed(attempt, response, request.idle_timeout_s)
+            return await _begun(attempt, response, request.idle_timeout_s, is_stream)
     except TimeoutError:
         await response.close()
-        raise UpstreamTimeout(
+        late = UpstreamTimeout(
             f"{attempt.deployment.provider} sent no content within {content_s:g} s",
             phase="first_byte",
             provider=attempt.deployment.provider,
             deployment=attempt.deployment.name,
-        ) from None
+        )
+        raise attempt.judged(late) from None
+    except UpstreamError as error:
+        await response.close()
+        raise attempt.judged(error) from None
     except BaseException:
         await response.close()
         raise
+
+
+async def _begun(attempt: Attempt, response: UpstreamResponse, idle_s: float, is_stream: bool) -> Begun:
+    if response.status >= 400:
+        raise error_of(
+            response.status,
+            response.headers,
+            await response.read(),
+            provider=attempt.deployment.provider,
+            deployment=attempt.deployment.name,
+            dialect=DIALECTS[attempt.relay.line.dialect],
+            is_translated=attempt.relay.is_translated,
+        )
+    return await (_streamed(attempt, response, idle_s) if is_stream else _whole(attempt, response))
 
 
 async def _whole(attempt: Attempt, response: UpstreamResponse) -> Begun:
@@ -121,6 +133,7 @@ async def _streamed(attempt: Attempt, response: UpstreamResponse, idle_s: float)
     events = events_of(attempt.deployment, response, conveyor, idle_s)
     first = b""
     pending: asyncio.Future[bytes | None] | None = None
+    loop, hold_until = asyncio.get_running_loop(), inf
     while not (conveyor.has_content or conveyor.is_done or len(first) > MAX_HELD_BYTES):
         if not first:
             held = await anext(events, None)
@@ -128,7 +141,7 @@ async def _streamed(attempt: Attempt, response: UpstreamResponse, idle_s: float)
             # Who falls silent after its beginning is given to the client as it is, and pinged: it may be thinking.
             pending = asyncio.ensure_future(_next_of(events))
             try:
-                done, _ = await asyncio.wait({pending}, timeout=HOLD_S)
+                done, _ = await asyncio.wait({pending}, timeout=max(0.0, hold_until - loop.time()))
             except asyncio.CancelledError:
                 pending.cancel()
                 raise
@@ -141,6 +154,8 @@ async def _streamed(attempt: Attempt, response: UpstreamResponse, idle_s: float)
             )
         if held is None:
             break
+        if not first:
+            hold_until = loop.time() + HOLD_S
         first += held
     attempt.first_content()
     return Begun(response, stream=BegunStream(first, conveyor, events, pending))

@@ -37,7 +37,6 @@ No message here holds a credential, a header value, prompt text or the words of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import orjson
 
@@ -60,7 +59,7 @@ class GatewayError(Exception):
     status: int = 500
     type: str = "server_error"
     code: str | None = "internal_error"
-    outcome: ClassVar[str] = "gateway_error"
+    outcome: str = "gateway_error"
 
     def __init__(
         self,

@@ -148,8 +148,9 @@ class Exchange:
             Written until then; None where nobody saw them, of an answer that was to come whole: it counts as long as
             the decision thought.
         """
-        if self.attempt is None or self.attempt.call is None or self.usage.output_tokens is not None:
-            return
+        call = None if self.attempt is None else self.attempt.call
+        if call is None or call.total_s is not None or self.usage.output_tokens is not None:
+            return  # nobody was asked, it had failed already, or it is known
         n_read, n_written = self._foreseen_tokens()
         if n_characters is not None:
             n_written = -(-n_characters // CHARACTERS_PER_TOKEN)

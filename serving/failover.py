@@ -16,7 +16,7 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from math import inf
 
 from router import Candidate
-from serving.errors import UpstreamError, UpstreamOverloaded
+from serving.errors import UpstreamDenied, UpstreamError, UpstreamOverloaded
 from serving.health import RetryBudget
 from serving.pool import Pool
 
@@ -24,13 +24,13 @@ from serving.pool import Pool
 TOO_LONG = "context_length_exceeded"
 #: Pauses before the same deployment is tried again: full jitter, doubled each time.
 LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
-#: What an attempt gets at least while too little is known of how long the deployment takes: until the first content of
-#: a stream, and for a whole answer, which may be long.
-UNKNOWN_STREAM_S, UNKNOWN_WHOLE_S = 10.0, 60.0
+#: While too little is known of how long a deployment takes: what an attempt gets at least until the first content of a
+#: stream, or for a whole answer, which may be long; and at most until the first content of a stream.
+UNKNOWN_STREAM_S, UNKNOWN_WHOLE_S, MOST_UNKNOWN_S = 10.0, 60.0, 60.0
 #: How long a request waits in all for a deployment that asked for a short pause or has no room, where there is no
 #: other; one that is in no hurry waits longer. It looks again this often.
 PATIENCE_S, BATCH_PATIENCE_S = 2.0, 30.0
-_LOOK_S = 0.1
+_LOOK_S, _LEAST_LOOK_S = 0.1, 0.05
 
 
 class Failover:
@@ -76,6 +76,7 @@ class Failover:
         self._until = until
         self._is_stream = is_stream
         self._tried: list[str] = []
+        self._barred: list[str] = []  # not to be tried again: it denied us, or cannot be sent the request
         self._n_attempts = 0
         pool.retries.earn(pool.now())
 
@@ -89,7 +90,7 @@ class Failover:
         """
         name = self._next() or (self._again() if self._n_attempts else None) or self._next(or_ejected=True)
         if name is None:
-            wait_s = self._pool.wait_s(self._order)
+            wait_s = self._pool.wait_s(self._order, self._deployments)
             raise UpstreamOverloaded(
                 "every deployment that could answer asked to be left alone for now, or takes no more calls at once",
                 status=503,
@@ -99,11 +100,11 @@ class Failover:
 
     def rest_s(self) -> float | None:
         """Return how long to rest where :meth:`first` found nobody; None where that is not worth it."""
-        wait_s = self._pool.wait_s(self._order)
+        wait_s = self._pool.wait_s(self._order, self._deployments)
         if wait_s is None or wait_s > self._patience_s or self._pool.now() + wait_s >= self._until:
             return None
         # Who waits with others does not come back with all of them at once.
-        pause_s = min(wait_s, _LOOK_S) * random.uniform(1.0, 1.5) + 0.001
+        pause_s = max(_LEAST_LOOK_S, min(wait_s, _LOOK_S)) * random.uniform(1.0, 1.5)
         self._patience_s -= pause_s
         return pause_s
 
@@ -123,6 +124,8 @@ class Failover:
             Deployment, and seconds; no deployment where all of them rest for so short that it is worth waiting
             (:meth:`first` names one then). None where the failure is final.
         """
+        if isinstance(error, UpstreamDenied):
+            self._barred += self._tried[-1:]
         if self._n_attempts >= self._max_attempts or self._pool.now() >= self._until:
             return None
         if error.code == TOO_LONG:
@@ -162,35 +165,56 @@ class Failover:
             Seconds, at least 0; infinite where there is no other.
         """
         n_left = self._max_attempts - self._n_attempts
-        if n_left < 1 or not self._pool.has_another(self._order, self._tried):
+        if n_left < 1 or not self._pool.has_another(self._order, self._tried, self._deployments):
             return inf
         left_s = max(0.0, self._until - self._pool.now())
         least_s, deadline_s = self._pool.waits_s(deployment, self._is_stream)
         if least_s == inf:
-            least_s = UNKNOWN_STREAM_S if self._is_stream else UNKNOWN_WHOLE_S
+            least_s, deadline_s = (UNKNOWN_STREAM_S, MOST_UNKNOWN_S) if self._is_stream else (UNKNOWN_WHOLE_S, inf)
         return min(left_s, deadline_s, max(left_s / (n_left + 1), least_s))
 
+    def is_hurried(self, deployment: str, given_s: float, ours_s: float) -> bool:
+        """Say whether a time-out would be the caller's own: it leaves less than the deployment normally needs.
+
+        Parameters
+        ----------
+        deployment : str
+        given_s : float
+            Seconds until its first content, or its whole answer.
+        ours_s : float
+            How long we wait ourselves at most.
+        """
+        needs_s, _ = self._pool.waits_s(deployment, self._is_stream)
+        return given_s < min(needs_s, ours_s, UNKNOWN_STREAM_S if self._is_stream else UNKNOWN_WHOLE_S)
+
     def instead(self) -> str | None:
-        """Name a deployment in the place of one that the request cannot be sent to: no attempt, and no failure."""
-        name = self._next()
+        """Name a deployment in the place of one that the request cannot be sent to: no attempt, and no failure.
+
+        One that failed before may be tried again in its place.
+        """
+        self._barred += self._tried[-1:]
+        name = self._next() or self._again()
         if name is not None:
             self._tried.append(name)
         return name
 
-    def beside(self, hedges: RetryBudget) -> str | None:
-        """Name a deployment to be asked beside one that is slow, where attempts and budget are left for it."""
+    def beside(self, candidate: str, hedges: RetryBudget) -> str | None:
+        """Name another deployment of a candidate whose first one is slow, where attempts and budget are left for it."""
         now = self._pool.now()
         if self._n_attempts >= self._max_attempts or now >= self._until:
             return None
-        name = self._next()
+        name = self._next_of(candidate)
         return self._begun(name) if name is not None and hedges.take(now) else None
 
     def _next(self, *, or_ejected: bool = False) -> str | None:
-        for candidate in self._order:
-            while (name := self._choose(candidate, self._tried, or_ejected=or_ejected)) is not None:
-                if name in self._deployments:
-                    return name
-                self._tried.append(name)  # a reload brought it after this request began
+        named = (self._next_of(candidate, or_ejected=or_ejected) for candidate in self._order)
+        return next((name for name in named if name is not None), None)
+
+    def _next_of(self, candidate: str, *, or_ejected: bool = False) -> str | None:
+        while (name := self._choose(candidate, self._tried, or_ejected=or_ejected)) is not None:
+            if name in self._deployments:
+                return name
+            self._tried.append(name)  # a demand rules it out, or a reload brought it after this request began
         return None
 
     def _choose(self, candidate: str, tried: Collection[str] = (), *, or_ejected: bool = False) -> str | None:
@@ -209,7 +233,7 @@ class Failover:
     def _again(self) -> str | None:
         """Return a deployment that was tried and may be once more."""
         for candidate in self._order:
-            passed: list[str] = []
+            passed = [*self._barred]
             while (name := self._choose(candidate, passed)) is not None:
                 if name in self._deployments:
                     return name

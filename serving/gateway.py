@@ -9,7 +9,7 @@ before any content was sent to the client or not at all; what breaks after that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +68,7 @@ class Job:
     headers: list[Header]
     query: bytes
     until: float
+    is_bounded: bool
     keep: Keep | None
     priority: str
 
@@ -181,6 +182,7 @@ class Gateway:
                 history = None if turn is None else turn.history()
                 decided = decide(state, self.pool, exchange.principal, asked, exchange.api, history=history)
             exchange.decided(state, decided, asked.prompt)
+            wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(
                 state,
                 api,
@@ -189,7 +191,8 @@ class Gateway:
                 sent,
                 headers,
                 query,
-                self._until(state, headers),
+                self.pool.now() + wait_s,
+                wait_s < state.settings.server.total_timeout_s,
                 self._keeping(state, api, exchange, asked.body),
                 decided.priority,
             )
@@ -271,7 +274,7 @@ class Gateway:
         running = [attempt]
 
         def rival() -> Attempt | None:
-            name = failover.beside(self.hedges)
+            name = failover.beside(attempt.deployment.candidate, self.hedges)
             with suppress(InvalidRequest):
                 if name is not None:
                     running.append(self._attempt(job, name))
@@ -297,11 +300,15 @@ class Gateway:
         return self.pool.slow_after_s(attempt.deployment.name, job.asked.is_stream)
 
     async def _begin(self, job: Job, failover: Failover, attempt: Attempt) -> Begun:
-        is_stream = job.asked.is_stream
-        content_s = failover.first_content_s(attempt.deployment.name)
+        is_stream, server = job.asked.is_stream, job.state.settings.server
+        content_s, left_s = failover.first_content_s(attempt.deployment.name), job.until - self.pool.now()
+        if job.is_bounded:
+            given_s = min(content_s, left_s)
+            attempt.is_bounded = True
+            attempt.is_hurried = failover.is_hurried(attempt.deployment.name, given_s, server.first_byte_timeout_s)
         attempt.begin(self.pool, is_stream)
         request = to_send(
-            job.state.settings.server,
+            server,
             attempt.deployment,
             attempt.relay.line,
             attempt.relay.body(),
@@ -309,10 +316,10 @@ class Gateway:
             url=attempt.relay.url,
             is_translated=attempt.relay.is_translated,
             query=job.query,
-            left_s=job.until - self.pool.now(),
+            left_s=left_s,
             first_byte_s=content_s,
         )
-        return await begin(self.upstream, attempt, request, content_s if is_stream else None)
+        return await begin(self.upstream, attempt, request, is_stream=is_stream, content_s=content_s)
 
     def _answer(self, job: Job, begun: Begun) -> Answer:
         """Give the client what has begun; a whole answer is settled here, a stream when it is closed."""
@@ -332,10 +339,6 @@ class Gateway:
         if job.keep is not None:
             job.keep(begun.body)
         return Answer(headers, begun.body)
-
-    def _until(self, state: State, headers: Iterable[Header]) -> float:
-        """Return when the caller's patience ends, or ours, in the pool's seconds."""
-        return self.pool.now() + patience_s(headers, state.settings.server.total_timeout_s)
 
     def _with_history(
         self, state: State, api: ClientApi, exchange: Exchange, body: dict[str, object]

@@ -124,9 +124,12 @@ class Health:
         if wait_s is None:
             # One alone may be chance; only who does it again without an answer between is left alone unasked.
             wait_s = min(COOL_S * 2.0 ** (self._n_throttles - 2), MAX_COOL_S) if self._n_throttles > 1 else 0.0
-        # A shorter wait never cuts a longer one.
-        self.cooling_until = max(self.cooling_until, now + wait_s)
+        self.rests(now, wait_s)
         self._probe_until = 0.0
+
+    def rests(self, now: float, wait_s: float) -> None:
+        """Leave it alone for so long; a shorter wait never cuts a longer one."""
+        self.cooling_until = max(self.cooling_until, now + wait_s)
 
     def passed(self) -> None:
         """Note a call that said nothing of it: the caller left, or was at fault. A probe is given back."""

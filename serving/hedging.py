@@ -7,7 +7,7 @@ cancelled at once, and that says nothing of its deployment. Entry point: :func:`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from serving.attempt import Attempt
 from serving.beginning import Begun
@@ -58,27 +58,38 @@ async def race(
             task = min(done, key=lambda one: one.exception() is not None)
             attempt, error = running.pop(task), task.exception()
             if error is None:
-                return attempt, task.result()
+                break
             if not running or not isinstance(error, UpstreamError):
                 raise error
             failed(attempt, error)
-    except asyncio.CancelledError:
-        # The client left. Its exchange settles the first attempt; nobody else would settle the second.
-        for attempt in running.values():
-            if attempt is not first:
-                attempt.finish(ClientDisconnected.outcome)
-        raise
-    finally:
+    except BaseException:
+        # The exchange settles the first attempt, whatever happened; nobody else would settle the second.
+        for other in running.values():
+            if other is not first:
+                other.finish(ClientDisconnected.outcome)
         await _end(running)
+        raise
+    try:
+        await _end(running)
+    except asyncio.CancelledError:
+        await _let_go(task.result())  # the client left just now
+        raise
+    return attempt, task.result()
 
 
-async def _end(running: dict[asyncio.Future[Begun], Attempt]) -> None:
+async def _end(running: Iterable[asyncio.Future[Begun]]) -> None:
     """Cancel who is still under way, and let go of an answer that came too late."""
-    for task in running:
+    tasks = list(running)
+    for task in tasks:
         task.cancel()
-    for task in running:
-        try:
-            late = await task
-        except (asyncio.CancelledError, UpstreamError):
-            continue
-        await late.response.close()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and task.exception() is None:
+            await _let_go(task.result())
+
+
+async def _let_go(begun: Begun) -> None:
+    if begun.stream is not None and begun.stream.pending is not None:
+        begun.stream.pending.cancel()
+    await begun.response.close()

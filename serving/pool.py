@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from math import inf
 
 from router import Speed
@@ -133,16 +133,18 @@ class Pool:
         j += j >= i
         return available[min(i, j)], available[max(i, j)]
 
-    def wait_s(self, candidates: Iterable[str]) -> float | None:
+    def wait_s(self, candidates: Iterable[str], among: Container[str] | None = None) -> float | None:
         """Return how long until one of these candidates may be asked again; None where none has a deployment.
 
-        One that is at its limit may have room at any moment: a second.
+        One that is at its limit may have room at any moment: a second. ``among`` are the deployments that count; None
+        is all of them.
         """
         now = self._clock()
         waits = [
             max(d.health.cooling_until - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
             for name in candidates
             for d in self._by_candidate.get(name, ())
+            if among is None or d.name in among
         ]
         return max(0.0, min(waits)) if waits else None
 
@@ -202,12 +204,14 @@ class Pool:
         tally = self._by_name.get(deployment)
         return None if tally is None else tally.durations(is_stream).quantile_s(q)
 
-    def has_another(self, candidates: Iterable[str], tried: Collection[str]) -> bool:
-        """Say whether one of these candidates has a deployment that was not tried and may be called now."""
+    def has_another(
+        self, candidates: Iterable[str], tried: Collection[str], among: Container[str] | None = None
+    ) -> bool:
+        """Say whether one of these candidates has a deployment, of those that count, that was not tried and is free."""
         now = self._clock()
         for candidate in candidates:
             for d in self._by_candidate.get(candidate, ()):
-                if d.name not in tried and d.health.is_available(now):
+                if d.name not in tried and d.health.is_available(now) and (among is None or d.name in among):
                     return True
         return False
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
+from serving import logs
 from serving.asked import written
 from serving.deployment import Deployment
 from serving.errand import Conveyor
@@ -63,8 +64,14 @@ class StreamedAnswer:
             async for last in self._events:
                 yield last
         except UpstreamError as error:
-            self._failure = error
+            attempt = self._exchange.attempt
+            self._failure = error if attempt is None else attempt.judged(error, has_begun=True)
             yield self._conveyor.broken(error)
+        except Exception as error:
+            # A fault of ours; the client is told in the form of its API, as of any other.
+            logs.failure("unexpected_error", error, {"method": "stream"})
+            self._failure = GatewayError("the gateway failed; its log says where")
+            yield self._conveyor.broken(self._failure)
         if self._keep is not None and self._conveyor.is_done:
             _keep_last(self._keep, last)
 

@@ -21,7 +21,9 @@ from serving.latency import Durations, Timing, TokenRate
 from serving.recent import Recent
 
 #: Outcomes that say nothing about the deployment.
-_NOT_ITS_FAULT = frozenset({"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken", "shutting_down"})
+_NOT_ITS_FAULT = frozenset(
+    {"ok", "client_disconnected", "caller_error", "gateway_error", "overtaken", "shutting_down", "caller_deadline"}
+)
 _THROTTLED = "overloaded"
 #: A deadline is this many times the 99 % quantile, once so many answers are known; the least and the longest of it,
 #: the longest of streamed answers only: a whole answer may be long.
@@ -229,6 +231,8 @@ class Tally:
                 self.capacity.throttled(now, call.began_at, call.n_in_flight)
                 return
             self.health.failed(now)
+            if wait_s is not None:
+                self.health.rests(now, wait_s)
             if outcome == "timeout":
                 self._cut_short(call)
 

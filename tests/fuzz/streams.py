@@ -681,13 +681,13 @@ async def given(case: Case) -> tuple[bytes, bool]:
 
     attempt = Attempt(DEPLOYMENTS[case.upstream], relay)
     try:
-        begun = await begin(SimpleNamespace(send=send), attempt, SimpleNamespace(idle_timeout_s=inf), inf)  # type: ignore[arg-type]
+        begun = await begin(SimpleNamespace(send=send), attempt, SimpleNamespace(idle_timeout_s=inf), is_stream=True)  # type: ignore[arg-type]
     except UpstreamError as error:
         check(error.status >= 400, "an error has no status of one")
         return b"", False
     assert begun.stream is not None
     first, conveyor, events, pending = begun.stream
-    answer = StreamedAnswer(None, None, response, conveyor, first, events, None, pending)  # type: ignore[arg-type]
+    answer = StreamedAnswer(None, SimpleNamespace(attempt=None), response, conveyor, first, events, None, pending)  # type: ignore[arg-type]
     return b"".join([piece async for piece in answer]), True
 
 
