@@ -118,6 +118,36 @@ def _peer(gateway: dict[str, Any]) -> str:
     return f"LiteLLM's proxy {gateway['litellm']}: one worker, a key, one model, no database, no routing."
 
 
+def chaos() -> str:
+    """What `turnout chaos` measured, one line a bound; and the soak, which is a run of its own."""
+    report = json.loads((RESULTS / "chaos.json").read_text())
+    checks = report["checks"]
+    soak = RESULTS / "chaos_soak.json"
+    if soak.exists():
+        checks = [*checks, *json.loads(soak.read_text())["checks"]]
+    lines = [
+        f"`turnout chaos --seed {report['seed']}` on the same two cores, which gateway, providers, proxies and callers "
+        f"share; load average at the start {report['load_average'][0]:g} (the soak is a run of its own, "
+        "`--soak-minutes 30`):",
+        "",
+        "| check | what happens | asked | measured | met |",
+        "|---|---|---|---|---|",
+    ]
+    for check in checks:
+        for i, bound in enumerate(check["asked"]):
+            asked = f"{bound['figure'].replace('_', ' ')} {bound['relation']} {_told(bound)}"
+            name, about = (f"`{check['name']}`", check["about"]) if i == 0 else ("", "")
+            lines.append(f"| {name} | {about} | {asked} | {bound['told']} | {'yes' if bound['is_met'] else '**no**'} |")
+    return "\n".join(lines)
+
+
+def _told(bound: dict[str, Any]) -> str:
+    limit, unit = bound["limit"], bound["unit"]
+    if unit == "share":
+        return f"{100 * limit:g} %"
+    return f"{1000 * limit:g} ms" if unit == "s" and 0 < limit < 1 else f"{limit:g} {unit}".strip()
+
+
 def clients() -> str:
     """Every client that was run unchanged through the gateway, how it is pointed there, and whether it passed."""
     folder = ROOT / "tests" / "clients"
@@ -148,7 +178,7 @@ def settings() -> str:
     return CliRunner().invoke(command, ["--markdown"], catch_exceptions=False).output.strip()
 
 
-PARTS = {"figures": figures, "bench": bench, "clients": clients, "settings": settings}
+PARTS = {"figures": figures, "bench": bench, "chaos": chaos, "clients": clients, "settings": settings}
 
 
 def rewritten(text: str) -> str:

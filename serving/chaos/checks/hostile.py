@@ -6,6 +6,7 @@ Entry point: :func:`slow_and_big`.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -93,6 +94,8 @@ async def _slow(gateway: Gateway, *, is_head: bool) -> float:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.process.port)
     except OSError:
         return 0.0
+    # Attackers do not keep step: all of them writing at once would be another check.
+    await asyncio.sleep(random.uniform(0, _PIECE_EVERY_S))
     writer.write(head.encode() + (b"x-slow: " if is_head else b"content-length: 100000\r\n\r\n{"))
     reading = asyncio.ensure_future(reader.read())
     try:
