@@ -291,6 +291,13 @@ async def test_a_connection_is_used_again(upstream: AiohttpUpstream) -> None:
     assert n_connections == 1
 
 
+async def test_calls_do_not_wait_for_one_another(upstream: AiohttpUpstream) -> None:
+    """Waiting for a connection counts as the provider's failure; how many calls there are is decided elsewhere."""
+    assert upstream._session is not None
+    connector = upstream._session.connector
+    assert (connector.limit, connector.limit_per_host) == (0, 0)
+
+
 async def test_proxies_in_the_environment_are_ignored(
     upstream: AiohttpUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
