@@ -346,7 +346,7 @@ async def test_the_class_of_a_key_comes_from_the_file(start, pool_toml) -> None:
     async with start(pool_toml + keys) as gateway:
         gateway.gateway.admission.lag.lag_s = BATCH.sheds_all_s
         gateway.gateway.admission.lag._timer = asyncio.get_running_loop().call_later(60, lambda: None)
-        shed = await gateway.chat(headers={"authorization": f"Bearer {SECRET}", "x-turnout-priority": "high"})
+        shed = await gateway.chat(headers={"authorization": f"Bearer {SECRET}"})
         assert (shed.status_code, shed.headers["retry-after"]) == (503, "5")
         assert gateway.gateway.admission.status().n_shed["batch"] == 1
 
