@@ -268,14 +268,15 @@ class Admission:
 
 
 def priority_of(principal: Principal, claim: bytes | None) -> Priority:
-    """Return the class of a request: its key's, or a lower one that it claims.
+    """Return the class of a request: its key's, or a lower one that it claims, in whatever case.
 
-    Whoever is anonymous comes from this machine: normal, and may claim any.
+    Whoever is anonymous comes from this machine: normal, and may claim any. What is refused here is refused in the
+    body's ``turnout.priority`` too (:mod:`serving.deciding`), once that is read.
 
     Raises
     ------
     InvalidRequest
-        The claim is no class.
+        The claim is no class, or one above the key's.
     """
     is_anonymous = principal is ANONYMOUS
     own = NORMAL if is_anonymous else PRIORITIES[principal.priority]
@@ -285,4 +286,6 @@ def priority_of(principal: Principal, claim: bytes | None) -> Priority:
     claimed = PRIORITIES.get(claim.decode("latin-1").strip().lower())
     if claimed is None:
         raise InvalidRequest(f"{name} must be one of {', '.join(PRIORITIES)}", param=name)
-    return claimed if is_anonymous or claimed.rank > own.rank else own
+    if not is_anonymous and claimed.rank < own.rank:
+        raise InvalidRequest(f"{name}: this key may ask for {own.name} at most", param=name)
+    return claimed

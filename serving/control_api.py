@@ -115,7 +115,8 @@ class PoolDeployment:
 class PoolCandidate:
     """A candidate: what it costs and can do, whose predictions it borrows, how its deployments are doing.
 
-    ``price`` is null when unknown; ``is_in_bundle`` is false when the bundle predicts nothing for it.
+    ``price`` is null when unknown; ``is_in_bundle`` is false when the bundle predicts nothing for it;
+    ``is_embedder`` is true where it embeds text and nothing decides for it.
     """
 
     name: str
@@ -125,6 +126,7 @@ class PoolCandidate:
     capabilities: Capabilities
     parameters: Mapping[str, object]
     deployments: list[PoolDeployment]
+    is_embedder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ def control_api(gateway: Gateway) -> APIRouter:
             admission=gateway.admission.status(),
             candidates=[
                 _pool_candidate(state, candidate, status)
-                for candidate in state.candidates.values()
+                for candidate in state.everyone.values()
                 if caller.may_use(candidate.name)
             ],
         )
@@ -312,4 +314,5 @@ def _pool_candidate(state: State, candidate: Candidate, status: Mapping[str, Dep
             for d in state.deployments.values()
             if d.candidate == candidate.name
         ],
+        is_embedder=candidate.name in state.embedders,
     )

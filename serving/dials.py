@@ -35,7 +35,7 @@ _IN_HEADERS: Mapping[bytes, str] = {
 }
 _POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
 _LISTS = frozenset({"allow", "deny", "regions", "data_policies"})
-_WORDS = frozenset({"preset", "losses", "priority"})
+_WORDS = frozenset({"preset", "losses"})
 _KNOWN = tuple(_IN_HEADERS.values())
 
 
@@ -144,6 +144,8 @@ def _flag(asked: Asked, key: str) -> bool:
 
 def _of_header(key: str, value: bytes) -> object:
     text = value.decode("latin-1").strip()
+    if key == "priority":
+        return text.lower()  # as serving.admission reads it
     if key in _WORDS:
         return text
     if key in _LISTS:

@@ -33,6 +33,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Envelope = Callable[[GatewayError, str], Mapping[str, object]]
 #: In a scope: the whole body had arrived when the application was called. Set by :mod:`serving.arrival`.
 IS_WHOLE = "turnout.is_whole"
+#: In a scope: drops the connection at once, and with it what the client has not read. Set by :mod:`serving.arrival`.
+ABORT = "turnout.abort"
 #: Request headers that may make a head ambiguous or refused.
 _CHECKED = frozenset({b"content-length", b"host", b"transfer-encoding", b"content-encoding"})
 

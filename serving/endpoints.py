@@ -2,7 +2,9 @@
 
 One class serves every path: it authenticates, admits, reads the body, lets something answer, and sends that. It listens
 for the client leaving from the moment the body has arrived, and then drops everything at once, the call to the provider
-included. When the process ends before an answer does, it says so to the client. Entry point: :class:`Endpoint`.
+included. When the process ends before an answer does, it says so to the client. A client that takes nothing more
+counts as one that left: at once where the request's whole time is over, else when :mod:`serving.arrival` says so. Entry
+point: :class:`Endpoint`.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving import logs
 from serving.admission import PRIORITY_HEADER, Priority, priority_of
 from serving.dialects.dialect import Dialect
-from serving.edge import Limits, Receive, Scope, Send, read_body, send_error
+from serving.edge import ABORT, Limits, Receive, Scope, Send, read_body, send_error
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, Overloaded, UpgradeRequired
 from serving.exchange import Exchange, Header
 from serving.gateway import Answer, Gateway
 from serving.idempotency import HEADER as IDEMPOTENCY_HEADER
 from serving.idempotency import Replay
+from serving.sending import patience_s
 
 #: How long after its body arrived a request is served before anybody listens for its client leaving.
 _WATCH_AFTER_S = 0.02
@@ -77,21 +80,19 @@ class Endpoint:
             body = await read_body(scope, receive, self._limits)
             if not gateway.idempotency.keep_for_s:
                 key = None
-            await self._serve(_Request(exchange, priority, key, scope, body), receive, send)
+            task = asyncio.current_task()
+            assert task is not None, "ASGI servers run applications in tasks"
+            await self._serve(_Request(exchange, priority, key, scope, body, task), receive, send)
         except GatewayError as error:
             await self._refuse(exchange, error, send)
 
     async def _serve(self, request: _Request, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "ASGI servers run applications in tasks"
-        has_left = False
+        task = request.task
 
         async def watch() -> None:
-            nonlocal has_left
             while (await receive())["type"] != "http.disconnect":
                 pass
-            has_left = True
-            task.cancel()
+            request.leave()
 
         watcher: asyncio.Task[None] | None = None
 
@@ -107,7 +108,7 @@ class Endpoint:
             else:
                 await self._answer_once(request, request.key, send)
         except asyncio.CancelledError:
-            if has_left:
+            if request.has_left:
                 task.uncancel()
             elif self._gateway.drain.is_over and not request.is_begun:
                 task.uncancel()
@@ -146,27 +147,29 @@ class Endpoint:
                 request.exchange, scope["headers"], request.body, scope.get("query_string", b"")
             )
             request.is_begun = True
-            await self._send(answer, send)
+            await self._send(request, answer, send)
         finally:
             admission.give_back(request.priority)
 
-    async def _send(self, answer: Answer, send: Send) -> None:
+    async def _send(self, request: _Request, answer: Answer, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": answer.headers}
         if answer.stream is None:
             await send(start)
             await send({"type": "http.response.body", "body": answer.body})
             return
-        pinging = _Pinging(send, self._ping)
+        pinging = _Pinging(send, self._ping, lambda: self._overdue(request))
         try:
             await send(start)
             async for event in answer.stream:
                 pinging.last_sent_at = time.monotonic()
+                pinging.is_sending = True
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+                pinging.is_sending = False
         except asyncio.CancelledError:
-            drain, task = self._gateway.drain, asyncio.current_task()
-            if not drain.is_over or task is None:
+            drain = self._gateway.drain
+            if not drain.is_over or request.has_left:
                 raise
-            task.uncancel()
+            request.task.uncancel()
             last = answer.stream.interrupted(drain.cause())
             # The provider is let go of at once, whether or not the client takes our last words.
             await answer.stream.close()
@@ -175,6 +178,15 @@ class Endpoint:
             pinging.stop()
             await answer.stream.close()
         await send({"type": "http.response.body", "body": b""})
+
+    def _overdue(self, request: _Request) -> None:
+        """Look at a stream whose client takes nothing just now: let go of it once the time of the request is over."""
+        most_s = self._gateway.ready().settings.server.total_timeout_s
+        if time.monotonic() - request.began_at >= patience_s(request.scope["headers"], most_s):
+            abort = request.scope.get(ABORT)
+            if abort is not None:
+                abort()
+            request.leave()
 
     async def _refuse(self, exchange: Exchange, error: GatewayError, send: Send) -> None:
         """Answer with an error, and settle, or note, what it was the answer to."""
@@ -191,24 +203,39 @@ class Endpoint:
 
 @dataclass(slots=True)
 class _Request:
-    """One request that has arrived; ``key`` is its idempotency key, ``is_begun`` says that it is being answered."""
+    """One request that has arrived, and the task that answers it.
+
+    ``key`` is its idempotency key, ``is_begun`` says that it is being answered, ``has_left`` that nobody listens.
+    """
 
     exchange: Exchange
     priority: Priority
     key: bytes | None
     scope: Scope
     body: bytes
+    task: asyncio.Task[None]
     is_begun: bool = False
+    has_left: bool = False
+    began_at: float = field(default_factory=time.monotonic)
+
+    def leave(self) -> None:
+        """Stop answering: the client has left. Idempotent."""
+        if not self.has_left:
+            self.has_left = True
+            self.task.cancel()
 
 
 class _Pinging:
-    """Says now and then that a silent stream lives: one timer a stream, nothing per event.
+    """Says now and then that a silent stream lives: one timer a stream, next to nothing per event.
 
-    Events are sent whole, one write each, so a ping always falls between two.
+    Events are sent whole, one write each, so a ping always falls between two. While something is being sent still, a
+    ping would only wait behind it: then the client is blocked, and ``blocked`` is called instead.
     """
 
-    def __init__(self, send: Send, ping: bytes) -> None:
+    def __init__(self, send: Send, ping: bytes, blocked: Callable[[], None]) -> None:
         self.last_sent_at = time.monotonic()
+        self.is_sending = False
+        self._blocked = blocked
         self._send = send
         self._ping = ping
         self._task: asyncio.Task[None] | None = None
@@ -223,7 +250,10 @@ class _Pinging:
 
     def _look(self) -> None:
         silent_s = time.monotonic() - self.last_sent_at
-        if silent_s >= PING_AFTER_S:
+        if self.is_sending or (self._task is not None and not self._task.done()):
+            silent_s = 0.0
+            self._blocked()
+        elif silent_s >= PING_AFTER_S:
             self._task = self._loop.create_task(self._say())
             self.last_sent_at += silent_s
             silent_s = 0.0

@@ -27,11 +27,13 @@
         + UpstreamTimeout               504   upstream_timeout         (phase: connect, first_byte, idle, total)
         + UpstreamUnreachable           502   upstream_unreachable
         + UpstreamOverloaded        429/503/529  its own code          (retry_after_s)
-        + UpstreamRefused               4xx   its own body, passed through
+        + UpstreamRefused               4xx   its own body, passed through; translated, its own words in our envelope
         + UpstreamDenied                502   upstream_credential_refused (OUR credential or account: no body)
         + UpstreamBroken                502   upstream_broken          (redirect, cut, unreadable; or its own 5xx)
 
-No message here holds a credential, a header value, prompt text or the words of a foreign exception.
+No message made here holds a credential, a header value, prompt text or the words of a foreign exception. One is not
+made here: an :class:`UpstreamRefused` that is translated for its client says in its message what the provider said of
+the request, which may quote it. So messages go to the caller, and never to a log or a record.
 """
 
 from __future__ import annotations

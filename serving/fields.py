@@ -61,8 +61,8 @@ def request_of(body: bytes) -> dict[str, object]:
         raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
     for name in ("messages", "input"):
         items = sent.get(name)
-        # A list of words or numbers is text to embed.
-        if isinstance(items, list) and len(items) > MAX_ITEMS and isinstance(items[0], dict):
+        # A list of words or numbers alone is text to embed.
+        if isinstance(items, list) and len(items) > MAX_ITEMS and dict in map(type, items):
             raise InvalidRequest(f"{name} may hold at most {MAX_ITEMS} items, got {len(items)}", param=name)
     return sent
 

@@ -5,14 +5,16 @@
     claim ─┬─ nobody has this key ──────▶ Turn: make the answer; what is sent is recorded
            ├─ its answer is kept ───────▶ Replay: the same bytes again
            ├─ it is being made ─ wait ─┬▶ Replay when it is done, whatever it has become, an error too
-           │                           ├▶ Turn when its client left before: the key is free again
+           │                           ├▶ Turn when its client left before: the key is free again, and is called again
            │                           └▶ 409 after WAIT_S
            └─ another body ─────────────▶ 422
 
-Only what was charged is kept: after an error the key is free, and the next request calls again. A stream is followed
-to its end and then repeated whole. An answer too large to keep leaves its key behind (409), so that it is not charged
-twice without a word. Answers live in memory, bounded in number, size and time; bodies are known by a digest under a
-key of this process. One key of a client, one path, one idempotency key are one thing.
+A request is answered, and charged, once, unless the client left: then the call was dropped, though the provider may
+charge for it, and the same key calls again. Only good answers are kept: after an error the key is free, and the next
+request calls again. A stream is followed to its end and then repeated whole. An answer too large to keep leaves its key
+behind (409), so that it is not charged twice without a word. Answers live in memory, bounded in number, size and time;
+bodies are known by a digest under a key of this process. One key of a client, one path, one idempotency key are one
+thing.
 
 Entry points: :meth:`IdempotencyStore.claim`, :class:`Turn`, :class:`Replay`.
 """
@@ -24,7 +26,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -136,6 +138,8 @@ class IdempotencyStore:
         self._secret = secrets.token_bytes(32)
         self._running: dict[_Id, _Entry] = {}
         self._kept: OrderedDict[_Id, _Entry] = OrderedDict()
+        #: Those of the kept whose answers are kept too, the oldest first, so that nobody has to look for one.
+        self._answers: deque[_Entry] = deque()
         self._n_bytes = 0
 
     async def claim(self, name: str, path: str, key: bytes, body: bytes) -> Replay | Turn:
@@ -205,6 +209,7 @@ class IdempotencyStore:
             self._kept[id] = entry
             if replay is not None:
                 self._n_bytes += replay.n_bytes
+                self._answers.append(entry)
             self._make_room()
         entry.done.set_result(replay)
 
@@ -212,11 +217,8 @@ class IdempotencyStore:
         """Let go of the oldest: of keys altogether, of answers so that their keys are still known."""
         while len(self._kept) > MAX_KEYS:
             self._let_go(self._kept.popitem(last=False)[1])
-        if self._n_bytes > MAX_KEPT_BYTES:
-            for entry in self._kept.values():
-                self._let_go(entry)
-                if self._n_bytes <= MAX_KEPT_BYTES:
-                    break
+        while self._n_bytes > MAX_KEPT_BYTES:
+            self._let_go(self._answers[0])
 
     def _forget_expired(self) -> None:
         now = self._clock()
@@ -227,6 +229,8 @@ class IdempotencyStore:
             self._let_go(self._kept.pop(id))
 
     def _let_go(self, entry: _Entry) -> None:
+        """Let go of an answer, if it is kept still: both orders are that of their ends, so it is the oldest one."""
         if entry.replay is not None:
+            self._answers.popleft()
             self._n_bytes -= entry.replay.n_bytes
             entry.replay = None

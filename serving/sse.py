@@ -25,14 +25,17 @@ class EventSplitter:
 
     Parameters
     ----------
-    max_event_bytes : int, default=1048576
+    max_event_bytes : int, default=33554432
         An event longer than this is refused, so that a provider cannot fill the memory.
     """
 
-    __slots__ = ("_buffer", "_max_event_bytes")
+    __slots__ = ("_max_event_bytes", "_n_bytes", "_parts", "_tail")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._buffer = b""
+        #: What has arrived of an unfinished event, joined only when it is whole; how much that is; its last bytes.
+        self._parts: list[bytes] = []
+        self._n_bytes = 0
+        self._tail = b""
         self._max_event_bytes = max_event_bytes
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -45,28 +48,43 @@ class EventSplitter:
         UpstreamBroken
             If an event outgrows the cap.
         """
-        if not self._buffer and _is_one_event(chunk):
+        if not self._parts and _is_one_event(chunk):
             # The common case by far, one write of the provider is one event; it is not worth a search.
-            self._check(chunk)
+            self._check(len(chunk))
             return [chunk]
-        searched = max(0, len(self._buffer) - _OVERLAP)
-        buffer = self._buffer + chunk if self._buffer else chunk
+        if not chunk:
+            return []
+        window = self._tail + chunk
+        ends = _ends(window)
+        if not ends:
+            self._keep(chunk, window)
+            return []
+        before = self._n_bytes - len(self._tail)
+        whole = b"".join([*self._parts, chunk]) if self._parts else chunk
         events: list[bytes] = []
         start = 0
-        for end in _ends(buffer, searched):
-            events.append(buffer[start:end])
-            self._check(events[-1])
-            start = end
-        self._buffer = buffer[start:]
-        self._check(self._buffer)
+        for end in ends:
+            self._check(before + end - start)
+            events.append(whole[start : before + end])
+            start = before + end
+        self._parts, self._n_bytes, self._tail = [], 0, b""
+        if start < len(whole):
+            rest = whole[start:]
+            self._keep(rest, rest)
         return events
 
     def rest(self) -> bytes:
         """Return what has arrived after the last whole event, ``b""`` when nothing has."""
-        return self._buffer
+        return b"".join(self._parts)
 
-    def _check(self, event: bytes) -> None:
-        if len(event) > self._max_event_bytes:
+    def _keep(self, part: bytes, window: bytes) -> None:
+        self._parts.append(part)
+        self._n_bytes += len(part)
+        self._tail = window[-_OVERLAP:]
+        self._check(self._n_bytes)
+
+    def _check(self, n_bytes: int) -> None:
+        if n_bytes > self._max_event_bytes:
             raise UpstreamBroken(f"one event of the stream is longer than {self._max_event_bytes} bytes")
 
 
@@ -74,10 +92,10 @@ def _is_one_event(chunk: bytes) -> bool:
     return chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
 
 
-def _ends(buffer: bytes, searched: int) -> list[int]:
+def _ends(buffer: bytes) -> list[int]:
     r"""Return the offsets just after each blank line; an ambiguous final ``\r`` ends nothing yet."""
     ends: list[int] = []
-    position = searched
+    position = 0
     if b"\r" not in buffer:  # nearly always; and a plain search is many times quicker
         while (found := buffer.find(b"\n\n", position)) >= 0:
             position = found + 2

@@ -93,16 +93,16 @@ class Upstream(Protocol):
 class AiohttpUpstream:
     """The real one: one aiohttp session for all providers.
 
+    It opens as many connections as there are calls: how many that may be is for :mod:`serving.admission` and
+    :mod:`serving.pool`. A call that waited here would look like a provider that cannot be reached.
+
     Parameters
     ----------
-    n_connections_per_host : int, default=1000
-        Beyond it requests wait, within their connect time-out.
     max_response_bytes : int, default=67108864
         Most that :meth:`UpstreamResponse.read` accepts.
     """
 
-    def __init__(self, *, n_connections_per_host: int = 1000, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
-        self._n_connections_per_host = n_connections_per_host
+    def __init__(self, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._max_response_bytes = max_response_bytes
         self._session: aiohttp.ClientSession | None = None
 
@@ -110,7 +110,7 @@ class AiohttpUpstream:
         """Make the session; a second call does nothing."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._n_connections_per_host),
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
                 headers={"Accept-Encoding": "identity"},
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -222,14 +222,20 @@ async def test_the_lag_is_measured_while_there_is_something_to_do_and_then_no_lo
     [
         ("normal", None, NORMAL),
         ("normal", b"batch", BATCH),
-        ("normal", b"high", NORMAL),
         ("high", None, HIGH),
         ("high", b" Normal ", NORMAL),
-        ("batch", b"high", BATCH),
+        ("high", b"HIGH", HIGH),
     ],
 )
-def test_a_request_may_be_less_urgent_than_its_key_and_not_more(own, claim, expected) -> None:
+def test_a_request_may_be_less_urgent_than_its_key(own, claim, expected) -> None:
     assert priority_of(Principal("alice", priority=own), claim) is expected
+
+
+@pytest.mark.parametrize(("own", "claim"), [("normal", b"high"), ("batch", b"high"), ("batch", b"Normal")])
+def test_a_request_may_not_be_more_urgent_than_its_key(own, claim) -> None:
+    with pytest.raises(InvalidRequest, match=f"this key may ask for {own} at most") as caught:
+        priority_of(Principal("alice", priority=own), claim)
+    assert caught.value.param == "x-turnout-priority"
 
 
 def test_on_this_machine_alone_anything_may_be_claimed_and_nothing_is_assumed() -> None:
@@ -340,9 +346,14 @@ async def test_the_class_of_a_key_comes_from_the_file(start, pool_toml) -> None:
     async with start(pool_toml + keys) as gateway:
         gateway.gateway.admission.lag.lag_s = BATCH.sheds_all_s
         gateway.gateway.admission.lag._timer = asyncio.get_running_loop().call_later(60, lambda: None)
-        shed = await gateway.chat(headers={"authorization": f"Bearer {SECRET}", "x-turnout-priority": "high"})
+        shed = await gateway.chat(headers={"authorization": f"Bearer {SECRET}"})
         assert (shed.status_code, shed.headers["retry-after"]) == (503, "5")
         assert gateway.gateway.admission.status().n_shed["batch"] == 1
+
+
+@pytest.mark.parametrize("claim", ["high", "High", " BATCH "])
+async def test_a_class_is_read_in_any_case_by_all_who_read_it(running, claim: str) -> None:
+    assert (await running.chat(headers={"x-turnout-priority": claim})).status_code == 200
 
 
 async def test_an_unknown_class_in_the_header_is_a_400(running) -> None:

@@ -9,6 +9,8 @@ from serving.records import SqliteRecordStore
 SECRET = "sk-turnout-alice-0000000000000000"
 KEY = f'[[keys]]\nname = "alice"\nsha256 = "{hashlib.sha256(SECRET.encode()).hexdigest()}"\n'
 
+POOL_EMBEDDER = '[[candidates]]\nname = "embed"\nembeddings = true\n'
+
 
 async def test_route_explains_a_decision_and_calls_nobody(running) -> None:
     response = await running.client.post("/v1/route", json={"prompt": "Say hello."})
@@ -149,6 +151,22 @@ async def test_pool_shows_prices_capabilities_and_live_status(running) -> None:
     )
     assert (deployment["status"]["n_requests"], deployment["status"]["n_errors"]) == (2, 1)
     assert deployment["status"]["cost_usd"] > 0
+
+
+async def test_pool_shows_who_embeds(start, pool_toml) -> None:
+    embedder = POOL_EMBEDDER + 'deployments = [{ provider = "emulator", model = "embed-there" }]\n'
+    async with start(pool_toml + embedder) as gateway:
+        asked = {"model": "embed", "input": "one"}
+        assert (await gateway.client.post("/v1/embeddings", json=asked)).status_code == 200
+        rows = (await gateway.client.get("/v1/pool")).json()["candidates"]
+        assert [row["name"] for row in rows if row["is_embedder"]] == ["embed"]
+        (embeds,) = (row for row in rows if row["is_embedder"])
+        assert embeds["is_in_bundle"] is False
+        assert embeds["deployments"][0]["status"]["n_requests"] == 1
+        text = (await gateway.client.get("/metrics")).text
+        assert (
+            'turnout_requests_total{deployment="embed@emulator/embed-there",candidate="embed",outcome="ok"} 1' in text
+        )
 
 
 async def test_pool_shows_that_records_are_being_lost(start, pool_toml, tmp_path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import socket
@@ -13,7 +14,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from serving.arrival import protocol_of
+from serving.arrival import _Coalescing, protocol_of
 from serving.edge import IS_WHOLE, App, Edge, Limits, Message, Receive, Scope, Send, read_body, send_error
 from serving.errors import (
     BodyTooLarge,
@@ -194,10 +195,11 @@ async def test_an_error_takes_its_headers_along() -> None:
 
 @asynccontextmanager
 async def listening(
-    app: App = echo, connections: set[object] | None = None
+    app: App = echo, connections: set[object] | None = None, *, reads_itself: bool = False
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Serve an app behind the edge on loopback through our protocol; yield one raw connection to it."""
-    config = uvicorn.Config(Edge(app, LIMITS), lifespan="off", ws="none", log_config=None, access_log=False)
+    own = {"/v1/x": lambda error, _: error.to_openai()} if reads_itself else None
+    config = uvicorn.Config(Edge(app, LIMITS, own), lifespan="off", ws="none", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     state.connections = state.connections if connections is None else connections
@@ -356,3 +358,163 @@ def test_small_writes_are_not_held_back_on_either_side(loop: Callable[[], asynci
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(both())
     assert seen == [True, True]
+
+
+CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+TRAILERS = b"".join(b"X-%d: %s\r\n" % (i, b"y" * 20) for i in range(10))
+
+
+async def test_trailers_are_dropped_and_the_connection_lives_on() -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        seen.append(scope["headers"])
+
+    async with listening(noting) as (reader, writer):
+        for _ in range(2):
+            writer.write(CHUNKED + b"2\r\nok\r\n0\r\n")
+            await asyncio.sleep(0.02)
+            writer.write(TRAILERS + b"\r\n")
+            assert (await _answer(reader))[0] == b"HTTP/1.1 200 OK"
+            assert (await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)).startswith(b"2\r\nok")
+    assert seen == [[(b"host", b"x"), (b"transfer-encoding", b"chunked")]] * 2
+
+
+@pytest.mark.parametrize("line", [TRAILERS, b"y" * 300], ids=["many", "one that never ends"])
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_endless_trailers_close_the_connection(line: bytes, is_refused: bool) -> None:
+    scopes: list[Scope] = []
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        if is_refused:
+            await send_error(send, NotFound("nothing here"))
+        else:
+            await echo(scope, receive, send)
+
+    async with listening(refusing, reads_itself=True) as (reader, writer):
+        writer.write(CHUNKED + b"2\r\nok\r\n0\r\nX: ")
+        if is_refused:
+            assert (await _answer(reader))[0] == b"HTTP/1.1 404 Not Found"
+        n_sent = 0
+        with contextlib.suppress(ConnectionError):
+            while n_sent < 100 and not reader.at_eof():
+                writer.write(line)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+                n_sent += 1
+            await asyncio.wait_for(reader.read(), 5)
+        assert n_sent < 100, "closed long before the deadline of a body"
+        assert len(scopes[0]["headers"]) == 2
+
+
+async def test_a_body_in_tiny_chunks_is_no_trailer() -> None:
+    async with listening() as (reader, writer):
+        writer.write(CHUNKED)
+        for _ in range(90):  # their framing alone is more than the trailers may be
+            writer.write(b"1\r\n")
+            await asyncio.sleep(0)
+            writer.write(b"x")
+            await asyncio.sleep(0)
+            writer.write(b"\r\n")
+            await asyncio.sleep(0)
+        writer.write(b"0\r\n\r\n")
+        assert (await _answer(reader))[0] == b"HTTP/1.1 200 OK"
+
+
+@asynccontextmanager
+async def unread(app: App) -> AsyncIterator[set[object]]:
+    """Ask an app for something and read nothing of it; yield the server's connections."""
+    connections: set[object] = set()
+    async with listening(app, connections) as (_, writer):
+        port = writer.get_extra_info("peername")[1]
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            writer.transport.abort()
+            await until(lambda: len(connections) == 1)
+            client.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+            yield connections
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def flooding(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer without an end, until the client has left."""
+    await read_body(scope, receive, LIMITS)
+    leaving = asyncio.ensure_future(receive())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while not leaving.done():
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def wholly(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once with more than the client's system takes, and close."""
+    await read_body(scope, receive, LIMITS)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * 8_000_000})
+
+
+@pytest.mark.parametrize("app", [flooding, wholly])
+async def test_who_stops_reading_is_cut_off(app: App, monkeypatch) -> None:
+    monkeypatch.setattr("serving.arrival.UNREAD_FOR_S", 0.1)
+    async with unread(app) as connections:
+        await until(lambda: not connections)
+
+
+class SlowTransport:
+    """One whose client takes what we say."""
+
+    def __init__(self, *n_unsent: int) -> None:
+        self.n_unsent = list(n_unsent)
+        self.is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.n_unsent.pop(0)
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        return
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    get_extra_info = pause_reading = resume_reading = None
+
+
+class HandCranked:
+    """A loop whose timers are run by hand."""
+
+    def __init__(self) -> None:
+        self.timers: list[Callable[[], None]] = []
+
+    def call_later(self, delay_s: float, call: Callable[..., None], *given: object) -> object:
+        self.timers.append(lambda: call(*given))
+        return self
+
+
+@pytest.mark.parametrize(
+    ("n_unsent", "n_looks", "is_aborted"),
+    [
+        ([0], 0, False),  # nothing waits
+        ([9, 9], 1, True),
+        ([9, 8, 8, 8], 2, True),  # it moved, and then no more
+        ([9, 8, 8, 5, 5, 0, 0], 3, False),  # slow all the way, and done
+    ],
+)
+def test_who_reads_slowly_is_not_cut_off(n_unsent: list[int], n_looks: int, is_aborted: bool) -> None:
+    transport, loop = SlowTransport(*n_unsent), HandCranked()
+    _Coalescing(transport, loop).close()  # type: ignore[arg-type]
+    n = 0
+    while loop.timers:
+        loop.timers.pop()()
+        n += 1
+    assert (n, transport.is_aborted, transport.n_unsent) == (n_looks, is_aborted, [])

@@ -209,6 +209,28 @@ async def test_memory_is_bounded_by_bytes_and_the_keys_of_what_was_let_go_are_st
     assert isinstance(await store.claim("alice", "/x", b"c", b"asked"), Replay)
 
 
+async def test_making_room_looks_only_at_what_is_let_go(monkeypatch) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEPT_BYTES", 25)
+    now = 0.0
+    store = IdempotencyStore(10.0, clock=lambda: now)
+    let_go = 0
+    own = store._let_go
+
+    def counting(entry: object) -> None:
+        nonlocal let_go
+        let_go += 1
+        own(entry)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "_let_go", counting)
+    for i in range(100):
+        await ended(store, b"%d" % i, body=b"x" * (30 if i == 50 else 10))
+    assert let_go == 98, "once each, however many keys without answers are still known"
+    assert len(store._kept) == 100 and len(store._answers) == 2
+    now = 10.0
+    assert isinstance(await store.claim("alice", "/x", b"99", b"asked"), Turn)
+    assert store._n_bytes == 0 and not store._kept and not store._answers
+
+
 async def test_memory_is_bounded_by_keys(monkeypatch) -> None:
     monkeypatch.setattr(idempotency, "MAX_KEYS", 2)
     store = IdempotencyStore()

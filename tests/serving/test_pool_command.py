@@ -37,6 +37,15 @@ async def test_the_table_says_how_a_running_gateway_is_doing(online) -> None:
     assert "tiny@1" in result.output
 
 
+async def test_who_embeds_has_a_row_too(start, pool_toml) -> None:
+    embedder = '[[candidates]]\nname = "embed"\nembeddings = true\n'
+    async with start(
+        pool_toml + embedder + 'deployments = [{ provider = "emulator", model = "vectors" }]\n'
+    ) as gateway:
+        text = shown((await gateway.client.get("/v1/pool")).json())
+    assert "vectors" in next(line for line in text.splitlines() if " embed " in line)
+
+
 def status_of(**more: object) -> dict[str, object]:
     timing = {"n": 0, "average_s": None, "p50_s": None, "p95_s": None, "p99_s": None}
     return {

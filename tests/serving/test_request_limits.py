@@ -56,6 +56,14 @@ def test_so_many_items_and_no_more(field: str) -> None:
     assert caught.value.param == field
 
 
+@pytest.mark.parametrize("at", [0, 1, MAX_ITEMS])
+def test_items_are_counted_wherever_the_first_object_stands(at: int) -> None:
+    items: list[object] = ["word"] * (MAX_ITEMS + 1)
+    items[at] = HELLO
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_ITEMS} items"):
+        request_of(orjson.dumps({"input": items}))
+
+
 @pytest.mark.parametrize("text", [list(range(8_000)), ["word"] * 3_000])
 def test_text_to_embed_is_no_conversation(text: list[object]) -> None:
     assert request_of(orjson.dumps({"input": text}))

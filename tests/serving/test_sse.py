@@ -11,8 +11,8 @@ EVENTS = (b"data: a\n\n", b": keep-alive\r\n\r\n", b"event: x\ndata: b\ndata: c\
 STREAM = b"".join(EVENTS) + b"data: [DONE]"
 
 
-def _split(chunks: list[bytes]) -> tuple[list[bytes], bytes]:
-    splitter = EventSplitter()
+def _split(chunks: list[bytes], splitter: EventSplitter | None = None) -> tuple[list[bytes], bytes]:
+    splitter = splitter or EventSplitter()
     events = [event for chunk in chunks for event in splitter.feed(chunk)]
     return events, splitter.rest()
 
@@ -36,6 +36,19 @@ def test_any_cuts_give_the_events_of_the_whole_and_lose_no_byte(parts: list[byte
     assert (events, rest) == _split([stream])
 
 
+def test_an_event_in_many_pieces_is_joined_once() -> None:
+    """What is copied grows with what arrives, not with its square: a piece is kept as it came until its event ends."""
+    splitter = EventSplitter()
+    pieces = [b"data: " + b"x" * 1_000, *(b"%06d" % i * 200 for i in range(500))]
+    for piece in pieces:
+        assert splitter.feed(piece) == []
+    assert all(kept is piece for kept, piece in zip(splitter._parts, pieces, strict=True))
+    assert splitter.rest() == b"".join(pieces)
+    assert splitter.feed(b"\n") == []
+    assert splitter.feed(b"\ndata: y") == [b"".join(pieces) + b"\n\n"]
+    assert splitter.rest() == b"data: y"
+
+
 def test_a_lone_carriage_return_waits_for_its_other_half() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: x\r\n\r") == []
@@ -47,6 +60,10 @@ def test_an_event_over_the_cap_is_refused_finished_or_not() -> None:
         EventSplitter(max_event_bytes=10).feed(b"data: 0123456789\n\n")
     with pytest.raises(UpstreamBroken):
         EventSplitter(max_event_bytes=10).feed(b"data: 0123456789")
+    with pytest.raises(UpstreamBroken):
+        _split([b"data: 0"] * 2, EventSplitter(max_event_bytes=10))
+    with pytest.raises(UpstreamBroken):
+        _split([b"data: 0123", b"4\n\n"], EventSplitter(max_event_bytes=11))
     splitter = EventSplitter(max_event_bytes=10)
     assert len(splitter.feed(b"data: 01\n\ndata: 01\n\n")) == 2
 

@@ -214,8 +214,10 @@ async def test_each_wait_has_its_own_limit(
 
 
 async def test_a_connection_that_does_not_come_is_a_connect_timeout() -> None:
-    one_at_a_time = AiohttpUpstream(n_connections_per_host=1)
+    one_at_a_time = AiohttpUpstream()
     await one_at_a_time.open()
+    assert one_at_a_time._session is not None and one_at_a_time._session.connector is not None
+    one_at_a_time._session.connector._limit_per_host = 1
     async with serving(answering(HEAD + b"3\r\none\r\n")) as request:
         held = await one_at_a_time.send(request)
         with pytest.raises(UpstreamTimeout) as caught:
@@ -289,6 +291,13 @@ async def test_a_connection_is_used_again(upstream: AiohttpUpstream) -> None:
             assert await response.read() == b"ok"
             await response.close()
     assert n_connections == 1
+
+
+async def test_calls_do_not_wait_for_one_another(upstream: AiohttpUpstream) -> None:
+    """Waiting for a connection counts as the provider's failure; how many calls there are is decided elsewhere."""
+    assert upstream._session is not None
+    connector = upstream._session.connector
+    assert (connector.limit, connector.limit_per_host) == (0, 0)
 
 
 async def test_proxies_in_the_environment_are_ignored(
