@@ -15,20 +15,24 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
-from router.history import History
-from router.routing import Foresight
+from router.decision import Outlook
+from router.domain import NO_CONSTRAINTS
+from router.pricing import expected_costs_usd
+from router.routing import DEFAULT_TOKENS_PER_CHARACTER, Foresight
 from serving.asked import Asked, Headers
 from serving.conversations import Conversations, Turn
 from serving.course import Course, course_of
 from serving.demand import NO_DEMAND, Demand
+from serving.dials import FIELD, Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
 from serving.state import State
 
-#: Filters that somebody set; a designated candidate passes all others, the caller having chosen it.
-_SET_BY_SOMEBODY = frozenset({"allow", "deny", "max_cost_usd", "max_latency_s", "region", "data_policy", "scenario"})
+#: Filters that somebody set; a designated candidate passes those of capabilities, the caller having chosen it. Limits on
+#: cost and time are looked at by themselves: :func:`_beyond`.
+_SET_BY_SOMEBODY = frozenset({"allow", "deny", "region", "data_policy", "scenario"})
 _DESIGNATED = Policy("designated", 0.0)
 
 
@@ -71,7 +75,7 @@ def decide(
     asked: Asked,
     api: str = "",
     at_unix_s: float | None = None,
-    history: History | None = None,
+    turn: Turn | None = None,
 ) -> Decided:
     """Decide who answers one request.
 
@@ -87,8 +91,9 @@ def decide(
         By which it came, such as "messages"; for rules.
     at_unix_s : float or None
         The time, for rules; None is now.
-    history : History or None
-        Of the conversation it goes on with; without effect on a candidate that was named.
+    turn : Turn or None
+        Its place in a conversation; without effect on a candidate that was named. While something is pending there, the
+        rule that the human's turn began with goes on; limits of key and request hold as ever.
 
     Returns
     -------
@@ -99,23 +104,31 @@ def decide(
     NotFound
         A model name that is nothing here, or nothing to this caller.
     InvalidRequest
-        Two policies at once, a preset nobody configured, or a priority above the key's.
+        Two policies at once, or one in the body beside a candidate that was named; a preset nobody configured; a
+        priority above the key's.
     NoEligible
         Every candidate was filtered out.
     """
     dials = asked.dials
-    course = course_of(state, principal, asked, api, at_unix_s)
+    history = None if turn is None else turn.history()
+    course = course_of(state, principal, asked, api, at_unix_s, None if turn is None else turn.kept_rule())
+    if turn is not None:
+        turn.goes_by(course.rule)
     scenario = course.scenario
     priority = _priority(principal, scenario, asked)
     demand = _demand(principal, scenario, asked)
     deployments = _meeting(state, demand)
-    constraints = _constraints(state, principal, scenario, dials.constraints, demand)
+    constraints = _constraints(state, principal, scenario, dials, demand)
     candidate = course.candidate or (scenario.candidate if scenario else None)
     # The caller's policy goes before the scenario's, or the rule's; who names a candidate wants that one.
     is_designated = candidate is not None and (dials.policy is None or (course.rule is None and scenario is None))
     if candidate is not None and is_designated:
+        _without_policy(state, asked)
+        outlook = _limited(state, pool, asked, constraints, course.foresight)
         decision = _designated(state, candidate, constraints, asked, course.foresight)
-        order = (candidate, *_stand_ins(state, principal, decision, constraints))
+        if why := _beyond(outlook, candidate, constraints):
+            raise NoEligible(str(NoEligibleCandidate({candidate: why})), param="model")
+        order = (candidate, *_stand_ins(state, principal, candidate, constraints, outlook))
     else:
         policy = _policy(state, course, asked)
         if policy.kind == "latency" and priority == "batch":
@@ -153,17 +166,33 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
     NotFound
         Nothing embeds under this name, or nothing that this caller may use.
     NoEligible
-        What embeds under this name has no deployment that meets what is demanded.
+        What embeds under this name has no deployment that meets what is demanded, is not allowed by the request, or
+        costs more. How long embedding takes is not predicted: ``max_latency_s`` excludes nobody.
+    InvalidRequest
+        A policy in the body, or a preset nobody configured.
     """
     model = state.meant(asked.model)
     if model not in state.embedders or not principal.may_use(model):
         raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
+    _without_policy(state, asked)
     demand = _demand(principal, None, asked)
     deployments = _meeting(state, demand)
-    if why := _unmet(state, demand).get(model):
+    constraints = _constraints(state, principal, None, asked.dials, demand)
+    n_tokens = asked.prompt.shape.n_characters * DEFAULT_TOKENS_PER_CHARACTER
+
+    def why_not(name: str) -> str | None:
+        if why := _refused(name, constraints):
+            return why
+        most_usd = constraints.max_cost_usd
+        if most_usd is None:
+            return None
+        (usd,) = expected_costs_usd([state.embedders[name].price], [n_tokens], [0.0])
+        return None if usd <= most_usd else "max_cost_usd"  # an unknown cost (NaN) fails
+
+    if why := why_not(model):
         raise _nobody(NoEligibleCandidate({model: why}), principal)
     decision = replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
-    stand_ins = tuple(name for name in state.failover.get(model, ()) if principal.may_use(name))
+    stand_ins = (name for name in state.failover.get(model, ()) if principal.may_use(name) and why_not(name) is None)
     return Decided(
         decision,
         (model, *stand_ins),
@@ -178,12 +207,18 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
 def turn_in(
     conversations: Conversations, state: State, principal: Principal, asked: Asked, headers: Headers, raw: bytes
 ) -> Turn | None:
-    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none."""
+    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none.
+
+    Callers who open alike are told apart by their dials too: what is asked alike is decided alike, so whoever still
+    shares a place with another shares the incumbent as a rule.
+    """
     model = state.meant(asked.model)
     if model in state.candidates:
         return None
+    dials = asked.dials
+    dialled = () if dials.policy is None and dials.constraints == NO_CONSTRAINTS else (repr(dials),)
     return conversations.turn_of(
-        (principal.name, model),
+        (principal.name, model, *dialled),
         asked.body,
         headers,
         n_messages=asked.prompt.shape.n_messages,
@@ -192,9 +227,9 @@ def turn_in(
     )
 
 
-def meets(state: State, principal: Principal, asked: Asked) -> Container[str]:
+def meets(state: State, principal: Principal, asked: Asked, scenario: Scenario | None = None) -> Container[str]:
     """Return the deployments that may see a request of this caller's, whatever is done with it."""
-    return _meeting(state, _demand(principal, None, asked))
+    return _meeting(state, _demand(principal, scenario, asked))
 
 
 def _priority(principal: Principal, scenario: Scenario | None, asked: Asked) -> str:
@@ -239,12 +274,15 @@ def _unmet(state: State, demand: Demand) -> dict[str, str]:
 
 
 def _constraints(
-    state: State, principal: Principal, scenario: Scenario | None, own: Constraints, demand: Demand
+    state: State, principal: Principal, scenario: Scenario | None, dials: Dials, demand: Demand
 ) -> Constraints:
     """Add what the key may not use, the scenario's pool and limits, and the demands to what the caller refuses."""
-    if not principal.models and scenario is None and demand is NO_DEMAND:
+    own = dials.constraints
+    if not principal.models and scenario is None and demand is NO_DEMAND and not dials.also_allow:
         return own
     ruled_out = _unmet(state, demand)
+    if dials.also_allow:
+        ruled_out.update((name, "allow") for name in state.everyone if not _is_any(name, dials.also_allow))
     if scenario is not None:
         ruled_out.update(scenario.ruled_out)
         own = replace(
@@ -286,7 +324,7 @@ def _designated(
     """Make the decision for a candidate that was named: forecast where the bundle can, made in any case."""
     others = tuple(other for other in state.candidates if other != name)
     # Names, not globs: a candidate's name may hold neither * nor ? nor [.
-    alone = replace(constraints, deny=(*constraints.deny, *others))
+    alone = replace(constraints, deny=(*constraints.deny, *others), max_cost_usd=None, max_latency_s=None)
     try:
         decision = state.router.route(asked.prompt, None, alone, foresight=foresight)
     except NoEligibleCandidate as error:
@@ -297,22 +335,69 @@ def _designated(
     return replace(decision, policy=_DESIGNATED, binding="designated", reason=f"{named_by} named it")
 
 
-def _stand_ins(state: State, principal: Principal, decision: Decision, constraints: Constraints) -> tuple[str, ...]:
+def _without_policy(state: State, asked: Asked) -> None:
+    """Refuse a policy where a candidate was named, since there is nothing for it to decide.
+
+    In a header it only goes unused, as ``x-turnout-policy`` tells: clients send such headers with all they ask.
+    """
+    policy, param = asked.dials.policy, asked.dials.policy_param or "model"
+    if policy is None:
+        return
+    try:
+        state.router.policy(policy)
+    except InvalidPolicy as error:
+        raise InvalidRequest(f"{param}: {error}", param=param) from error
+    if param.startswith(f"{FIELD}."):
+        raise InvalidRequest(f"{param}: the model names a candidate, so there is nothing to decide", param=param)
+
+
+def _limited(
+    state: State, pool: Pool, asked: Asked, constraints: Constraints, foresight: Foresight | None
+) -> Outlook | None:
+    """Predict what limits on cost and time are held against; None where there are none."""
+    if constraints.max_cost_usd is None and constraints.max_latency_s is None:
+        return None
+    seen = foresight or state.router.foresee(asked.prompt)
+    return state.router.outlook(asked.prompt, NO_CONSTRAINTS, seen.given, pool.speeds())
+
+
+def _beyond(outlook: Outlook | None, name: str, constraints: Constraints) -> str | None:
+    """Return the limit that a named candidate is expected to break, or None.
+
+    An unknown cost breaks a limit on cost, since unknown is not zero; an unknown speed breaks none, since nobody else is
+    asked in its place.
+    """
+    if outlook is None:
+        return None
+    at = outlook.candidates.index(name)
+    most_usd, most_s = constraints.max_cost_usd, constraints.max_latency_s
+    if most_usd is not None and not outlook.cost_usd[at] <= most_usd:
+        return "max_cost_usd"
+    return "max_latency_s" if most_s is not None and outlook.latency_s and outlook.latency_s[at] > most_s else None
+
+
+def _stand_ins(
+    state: State, principal: Principal, candidate: str, constraints: Constraints, outlook: Outlook | None
+) -> tuple[str, ...]:
     """Return who may stand in for a designated candidate: of its own list those that nobody refuses."""
-    outlook = decision.outlook
-    cost_usd = {} if outlook is None else dict(zip(outlook.candidates, outlook.cost_usd, strict=True))
-    most_usd = constraints.max_cost_usd
+    return tuple(
+        name
+        for name in state.failover.get(candidate, ())
+        if principal.may_use(name) and not _refused(name, constraints) and not _beyond(outlook, name, constraints)
+    )
 
-    def may(name: str) -> bool:
-        if not principal.may_use(name) or name in constraints.ruled_out:
-            return False
-        if any(fnmatchcase(name, glob) for glob in constraints.deny):
-            return False
-        if constraints.allow and not any(fnmatchcase(name, glob) for glob in constraints.allow):
-            return False
-        return most_usd is None or cost_usd.get(name, float("nan")) <= most_usd
 
-    return tuple(name for name in state.failover.get(decision.candidate, ()) if may(name))
+def _refused(name: str, constraints: Constraints) -> str | None:
+    """Return the filter by name that removes a candidate, whatever it can do and costs."""
+    if why := constraints.ruled_out.get(name):
+        return why
+    if _is_any(name, constraints.deny):
+        return "deny"
+    return "allow" if constraints.allow and not _is_any(name, constraints.allow) else None
+
+
+def _is_any(name: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _nobody(error: NoEligibleCandidate, principal: Principal) -> NoEligible:

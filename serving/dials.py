@@ -172,7 +172,9 @@ def _of_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, tuple[str, 
         if key is None:
             known = [one.decode() for one in (*_IN_HEADERS, *_READ_ELSEWHERE)]
             nearest = difflib.get_close_matches(written[:64].replace("_", "-"), known, n=1, cutoff=0.0)[0]
-            raise InvalidRequest(f"no such x-turnout header is known; the nearest known one is {nearest}", param=nearest)
+            raise InvalidRequest(
+                f"no such x-turnout header is known; the nearest known one is {nearest}", param=nearest
+            )
         read = _of_header(key, value)
         if key in asked:
             before = asked[key][1]
@@ -230,7 +232,9 @@ def _globs(asked: Asked, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
         raise fields.wrong(param, value, "a list of candidate names or globs")
     if len(value) > MOST_GLOBS or any(len(glob) > MOST_GLOB_CHARACTERS for glob in value):
-        raise fields.wrong(param, value, f"a list of at most {MOST_GLOBS} globs of at most {MOST_GLOB_CHARACTERS} characters")
+        raise fields.wrong(
+            param, value, f"a list of at most {MOST_GLOBS} globs of at most {MOST_GLOB_CHARACTERS} characters"
+        )
     return tuple(value)
 
 
