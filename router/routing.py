@@ -316,7 +316,7 @@ class Router:
         given: Mapping[str, Floats],
         speeds: Mapping[str, Speed] | None = None,
     ) -> Outlook:
-        """Price and filter one prompt, by what :meth:`foresee` gave; costs and latencies are also of who is filtered."""
+        """Price and filter one prompt, by what :meth:`foresee` gave; costs and latencies also of who is filtered."""
         quality, low, high, tokens, tokens_p90 = self._predicted([prompt], given)[:, 0].tolist()
         input_tokens = [prompt.shape.n_characters * rate for rate in self._rates]
         cost_usd = expected_costs_usd(self._prices, input_tokens, tokens)

@@ -19,8 +19,8 @@ from fastapi.openapi.utils import get_openapi
 
 _DIALS: dict[str, Any] = {
     "type": "object",
-    "description": "What this request asks of the routing; at most one of threshold, preset, willingness_to_pay_usd, and "
-    "none beside a candidate's name. Limits here and in headers add up.",
+    "description": "What this request asks of the routing; at most one of threshold, preset, willingness_to_pay_usd, "
+    "and none beside a candidate's name. Limits here and in headers add up.",
     "additionalProperties": False,
     "properties": {
         "threshold": {
@@ -142,8 +142,8 @@ def _operation(path: str) -> dict[str, Any]:
     return {
         "tags": ["inference"],
         "summary": summary,
-        "description": f"{note} `model` is `auto`, `auto:PRESET`, `scenario:NAME` or a candidate's name; a provider of the same "
-        "API gets every field as it came.",
+        "description": f"{note} `model` is `auto`, `auto:PRESET`, `scenario:NAME` or a candidate's name; a "
+        "provider of the same API gets every field as it came.",
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "security": [{"HTTPBearer": []}],
         "parameters": [

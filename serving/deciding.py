@@ -11,29 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
-from router.decision import Outlook
-from router.domain import NO_CONSTRAINTS
 from router.pricing import expected_costs_usd
-from router.routing import DEFAULT_TOKENS_PER_CHARACTER, Foresight
+from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
 from serving.conversations import Conversations, Turn
 from serving.course import Course, course_of
 from serving.demand import NO_DEMAND, Demand
-from serving.dials import FIELD, Dials
+from serving.designation import (
+    beyond,
+    designated,
+    is_any,
+    limited,
+    refused_by_name,
+    stand_ins,
+    unforeseen,
+    without_policy,
+)
+from serving.dials import Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
 from serving.state import State
-
-#: Filters that somebody set; a designated candidate passes those of capabilities, the caller having chosen it. Limits on
-#: cost and time are looked at by themselves: :func:`_beyond`.
-_SET_BY_SOMEBODY = frozenset({"allow", "deny", "region", "data_policy", "scenario"})
-_DESIGNATED = Policy("designated", 0.0)
 
 
 class Decided(NamedTuple):
@@ -123,12 +125,12 @@ def decide(
     # The caller's policy goes before the scenario's, or the rule's; who names a candidate wants that one.
     is_designated = candidate is not None and (dials.policy is None or (course.rule is None and scenario is None))
     if candidate is not None and is_designated:
-        _without_policy(state, asked)
-        outlook = _limited(state, pool, asked, constraints, course.foresight)
-        decision = _designated(state, candidate, constraints, asked, course.foresight)
-        if why := _beyond(outlook, candidate, constraints):
+        without_policy(state, asked)
+        outlook = limited(state, pool, asked, constraints, course.foresight)
+        decision = designated(state, candidate, constraints, asked, course.foresight)
+        if why := beyond(outlook, candidate, constraints):
             raise NoEligible(str(NoEligibleCandidate({candidate: why})), param="model")
-        order = (candidate, *_stand_ins(state, principal, candidate, constraints, outlook))
+        order = (candidate, *stand_ins(state, principal, candidate, constraints, outlook))
     else:
         policy = _policy(state, course, asked)
         if policy.kind == "latency" and priority == "batch":
@@ -174,14 +176,14 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
     model = state.meant(asked.model)
     if model not in state.embedders or not principal.may_use(model):
         raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
-    _without_policy(state, asked)
+    without_policy(state, asked)
     demand = _demand(principal, None, asked)
     deployments = _meeting(state, demand)
     constraints = _constraints(state, principal, None, asked.dials, demand)
     n_tokens = asked.prompt.shape.n_characters * DEFAULT_TOKENS_PER_CHARACTER
 
     def why_not(name: str) -> str | None:
-        if why := _refused(name, constraints):
+        if why := refused_by_name(name, constraints):
             return why
         most_usd = constraints.max_cost_usd
         if most_usd is None:
@@ -191,7 +193,7 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
 
     if why := why_not(model):
         raise _nobody(NoEligibleCandidate({model: why}), principal)
-    decision = replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
+    decision = replace(unforeseen(state, model), binding="designated", reason="the caller named it")
     stand_ins = (name for name in state.failover.get(model, ()) if principal.may_use(name) and why_not(name) is None)
     return Decided(
         decision,
@@ -209,16 +211,13 @@ def turn_in(
 ) -> Turn | None:
     """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none.
 
-    Callers who open alike are told apart by their dials too: what is asked alike is decided alike, so whoever still
-    shares a place with another shares the incumbent as a rule.
+    Dials do not tell conversations apart: they may change within one, and a pending call stays where it is all the same.
     """
     model = state.meant(asked.model)
     if model in state.candidates:
         return None
-    dials = asked.dials
-    dialled = () if dials.policy is None and dials.constraints == NO_CONSTRAINTS else (repr(dials),)
     return conversations.turn_of(
-        (principal.name, model, *dialled),
+        (principal.name, model),
         asked.body,
         headers,
         n_messages=asked.prompt.shape.n_messages,
@@ -282,7 +281,7 @@ def _constraints(
         return own
     ruled_out = _unmet(state, demand)
     if dials.also_allow:
-        ruled_out.update((name, "allow") for name in state.everyone if not _is_any(name, dials.also_allow))
+        ruled_out.update((name, "allow") for name in state.everyone if not is_any(name, dials.also_allow))
     if scenario is not None:
         ruled_out.update(scenario.ruled_out)
         own = replace(
@@ -314,106 +313,7 @@ def _policy(state: State, course: Course, asked: Asked) -> Policy:
         raise InvalidRequest(f"{param}: {error}", param=param) from error
 
 
-def _designated(
-    state: State,
-    name: str,
-    constraints: Constraints,
-    asked: Asked,
-    foresight: Foresight | None,
-) -> Decision:
-    """Make the decision for a candidate that was named: forecast where the bundle can, made in any case."""
-    others = tuple(other for other in state.candidates if other != name)
-    # Names, not globs: a candidate's name may hold neither * nor ? nor [.
-    alone = replace(constraints, deny=(*constraints.deny, *others), max_cost_usd=None, max_latency_s=None)
-    try:
-        decision = state.router.route(asked.prompt, None, alone, foresight=foresight)
-    except NoEligibleCandidate as error:
-        if error.excluded[name] in _SET_BY_SOMEBODY:
-            raise NoEligible(str(NoEligibleCandidate({name: error.excluded[name]})), param="model") from error
-        decision = _unforeseen(state, name)
-    named_by = "the caller" if asked.model == name or state.meant(asked.model) == name else "the scenario or rule"
-    return replace(decision, policy=_DESIGNATED, binding="designated", reason=f"{named_by} named it")
-
-
-def _without_policy(state: State, asked: Asked) -> None:
-    """Refuse a policy where a candidate was named, since there is nothing for it to decide.
-
-    In a header it only goes unused, as ``x-turnout-policy`` tells: clients send such headers with all they ask.
-    """
-    policy, param = asked.dials.policy, asked.dials.policy_param or "model"
-    if policy is None:
-        return
-    try:
-        state.router.policy(policy)
-    except InvalidPolicy as error:
-        raise InvalidRequest(f"{param}: {error}", param=param) from error
-    if param.startswith(f"{FIELD}."):
-        raise InvalidRequest(f"{param}: the model names a candidate, so there is nothing to decide", param=param)
-
-
-def _limited(
-    state: State, pool: Pool, asked: Asked, constraints: Constraints, foresight: Foresight | None
-) -> Outlook | None:
-    """Predict what limits on cost and time are held against; None where there are none."""
-    if constraints.max_cost_usd is None and constraints.max_latency_s is None:
-        return None
-    seen = foresight or state.router.foresee(asked.prompt)
-    return state.router.outlook(asked.prompt, NO_CONSTRAINTS, seen.given, pool.speeds())
-
-
-def _beyond(outlook: Outlook | None, name: str, constraints: Constraints) -> str | None:
-    """Return the limit that a named candidate is expected to break, or None.
-
-    An unknown cost breaks a limit on cost, since unknown is not zero; an unknown speed breaks none, since nobody else is
-    asked in its place.
-    """
-    if outlook is None:
-        return None
-    at = outlook.candidates.index(name)
-    most_usd, most_s = constraints.max_cost_usd, constraints.max_latency_s
-    if most_usd is not None and not outlook.cost_usd[at] <= most_usd:
-        return "max_cost_usd"
-    return "max_latency_s" if most_s is not None and outlook.latency_s and outlook.latency_s[at] > most_s else None
-
-
-def _stand_ins(
-    state: State, principal: Principal, candidate: str, constraints: Constraints, outlook: Outlook | None
-) -> tuple[str, ...]:
-    """Return who may stand in for a designated candidate: of its own list those that nobody refuses."""
-    return tuple(
-        name
-        for name in state.failover.get(candidate, ())
-        if principal.may_use(name) and not _refused(name, constraints) and not _beyond(outlook, name, constraints)
-    )
-
-
-def _refused(name: str, constraints: Constraints) -> str | None:
-    """Return the filter by name that removes a candidate, whatever it can do and costs."""
-    if why := constraints.ruled_out.get(name):
-        return why
-    if _is_any(name, constraints.deny):
-        return "deny"
-    return "allow" if constraints.allow and not _is_any(name, constraints.allow) else None
-
-
-def _is_any(name: str, globs: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
-
-
 def _nobody(error: NoEligibleCandidate, principal: Principal) -> NoEligible:
     """Say why nobody may answer, without the names that the caller may not know."""
     seen = {name: why for name, why in error.excluded.items() if principal.may_use(name)}
     return NoEligible(str(NoEligibleCandidate(seen)), param="model")
-
-
-def _unforeseen(state: State, name: str) -> Decision:
-    """Make a decision without forecasts: the bundle does not know the candidate, or thinks it unable."""
-    return Decision(
-        candidate=name,
-        ranking=(name,),
-        policy=_DESIGNATED,
-        reason="",
-        binding="",
-        propensity=1.0,
-        bundle=state.bundle_id,
-    )

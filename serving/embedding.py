@@ -21,7 +21,6 @@ from serving.dialects.losses import Loss
 from serving.errand import object_of
 from serving.errors import InvalidRequest, UpstreamBroken
 
-
 #: Of tokens that came as numbers, for what their cost is estimated by.
 CHARACTERS_PER_TOKEN = 4
 

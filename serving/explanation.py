@@ -14,7 +14,7 @@ from serving.deciding import Decided
 from serving.demand import NO_DEMAND
 from serving.rules import Verdict
 
-#: Of the explanation in a header; what does not fit is left out from the end of the ranking, then the reason, then names.
+#: Of the explanation in a header; what does not fit is left out: the ranking from its end, the reason, names.
 MAX_HEADER_BYTES = 2_048
 N_RANKED = 5
 

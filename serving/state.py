@@ -212,8 +212,8 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
             yield f"scenarios.{name}.preset = {scenario.preset!r}: {among}"
         if scenario.candidate is None and not _has_predicted(scenario, settings, router):
             yield (
-                f"scenarios.{name}: its pool is empty: bundle {router.bundle.manifest.id} predicts nothing for any of its "
-                "candidates; expected one that it knows, or that says whom it is like"
+                f"scenarios.{name}: its pool is empty: bundle {router.bundle.manifest.id} predicts nothing for any of "
+                "its candidates; expected one that it knows, or that says whom it is like"
             )
     tasks = router.bundle.manifest.tasks
     for i, rule in enumerate(settings.rules):
