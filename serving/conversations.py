@@ -4,8 +4,9 @@ Clients send a conversation whole with every request. It is recognised by how it
 text, the first words of a human), by who asks for which model, and by the ids that clients send of their own accord; a
 conversation whose opening changed is another one, as it is for the caches of the providers. That finds the incumbent of
 a pending tool call too: the ids of calls pass through in streams that nobody reads here, and those who open alike and
-have no id of their own are decided alike, unless their dials differ. What is kept is a keyed digest, names of candidates,
-counters and times: the key is drawn for each process, so that nobody can test a guess, and nothing reaches a disk.
+have no id of their own are decided alike, unless their dials differ. What is kept is a keyed digest, names of
+candidates and rules, counters and times: the key is drawn for each process, so that nobody can test a guess, and
+nothing reaches a disk.
 The memory is bounded, and what is not continued is forgotten.
 
 Entry points: :meth:`Conversations.turn_of` gives a request its place, :meth:`Turn.history` says what a decision has to

@@ -211,7 +211,7 @@ def turn_in(
 ) -> Turn | None:
     """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none.
 
-    Dials do not tell conversations apart: they may change within one, and a pending call stays where it is all the same.
+    Dials do not tell conversations apart: they may change within one, and a pending call stays where it is.
     """
     model = state.meant(asked.model)
     if model in state.candidates:
