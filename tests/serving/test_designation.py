@@ -1,4 +1,4 @@
-"""Named candidates, and those that embed: limits hold for them and for their stand-ins; a policy has nothing to decide."""
+"""Named candidates, and those that embed: limits hold for them and their stand-ins; a policy has nothing to decide."""
 
 from __future__ import annotations
 

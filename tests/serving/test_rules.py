@@ -318,7 +318,8 @@ async def test_rules_read_whose_key_it_is_and_never_lift_its_limits(start, pool_
         '[[rules]]\nname = "web"\nscenario = "large"\nprojects = ["web-*"]\n'
         '[[rules]]\nname = "rest"\nscenario = "auto:price"\n'
     )
-    key = f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\n'
+    web = f'[[keys]]\nname = "web"\nsha256 = "{"0" * 64}"\nproject = "web-site"\n'
+    key = web + f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\n'
     path, body, _ = BODIES["chat"]
     for more, candidate, by in (
         ('project = "web-shop"\n', "large", "web"),
