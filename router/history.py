@@ -125,7 +125,9 @@ def effective_costs_usd(
     Returns
     -------
     list of m float
-        USD per request, at least 0; NaN stays NaN. The incumbent's is never above its ``cost_usd``.
+        USD per request, at least 0; NaN stays NaN. Above its ``cost_usd`` where writing a cache costs more than plain
+        input and the choice binds too few requests to earn that back: so may the incumbent's be, once another has read
+        more of the conversation.
     """
     n_bound = max(history.n_requests_bound, 1.0)
     effective: list[float] = []

@@ -216,7 +216,7 @@ class Router:
             prompt = Prompt.of(prompt)
 
         given = self.bundle.outputs([prompt.text]) if foresight is None else foresight.given
-        outlook = self._outlook(prompt, constraints, given, speeds)
+        outlook = self.outlook(prompt, constraints, given, speeds)
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):
             raise NoEligibleCandidate(dict(zip(self._names, map(str, outlook.excluded_by), strict=True)))
@@ -309,14 +309,14 @@ class Router:
         best = max(probability)
         return self.bundle.manifest.tasks[probability.index(best)], best
 
-    def _outlook(
+    def outlook(
         self,
         prompt: Prompt,
         constraints: Constraints,
         given: Mapping[str, Floats],
         speeds: Mapping[str, Speed] | None = None,
     ) -> Outlook:
-        """Price and filter one prompt."""
+        """Price and filter one prompt, by what :meth:`foresee` gave; costs and latencies also of who is filtered."""
         quality, low, high, tokens, tokens_p90 = self._predicted([prompt], given)[:, 0].tolist()
         input_tokens = [prompt.shape.n_characters * rate for rate in self._rates]
         cost_usd = expected_costs_usd(self._prices, input_tokens, tokens)

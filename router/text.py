@@ -39,8 +39,7 @@ _OPENING = re.compile(f"<({'|'.join(HARNESS_TAGS)})(?=[> \\n\\t/])")  # <system-
 #: Wrappers whose content is the human's own.
 _WRAPPER = re.compile("</?(?:task|feedback|user_query|user_message|user_input|user_command)(?: [^<>]{0,200})?>")
 #: Codex sends a project's AGENTS.md as if the human said it, in a turn of its own; more harness elements may follow.
-_AGENTS_FILE = re.compile(r"# AGENTS\.md instructions\b[^\n]*\s*<INSTRUCTIONS>")
-_AGENTS_FILE_END = "</INSTRUCTIONS>"
+_AGENTS_FILE, _AGENTS_FILE_BEGIN, _AGENTS_FILE_END = "# AGENTS.md instructions", "<INSTRUCTIONS>", "</INSTRUCTIONS>"
 #: Before this, editors list what is open; the human's words come after it.
 _REQUEST_MARK = "## My request for Codex:"
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
@@ -157,9 +156,13 @@ def _without_harness(text: str) -> str:
 
 
 def _without_agents_file(text: str) -> str:
-    if not text.startswith("# AGENTS.md") or _AGENTS_FILE.match(text) is None:
+    """Remove an AGENTS.md: one line of heading, blanks, the instructions. No pattern: blanks made one backtrack."""
+    if not text.startswith(_AGENTS_FILE):
         return text
-    return text.partition(_AGENTS_FILE_END)[2]
+    heading, begin, rest = text.partition(_AGENTS_FILE_BEGIN)
+    if not begin or "\n" in heading.rstrip():
+        return text
+    return rest.partition(_AGENTS_FILE_END)[2]
 
 
 def _without_elements(text: str) -> str:

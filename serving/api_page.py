@@ -19,7 +19,8 @@ from fastapi.openapi.utils import get_openapi
 
 _DIALS: dict[str, Any] = {
     "type": "object",
-    "description": "What this request asks of the routing; at most one of threshold, preset, willingness_to_pay_usd.",
+    "description": "What this request asks of the routing; at most one of threshold, preset, willingness_to_pay_usd, "
+    "and none beside a candidate's name. Limits here and in headers add up.",
     "additionalProperties": False,
     "properties": {
         "threshold": {
@@ -39,8 +40,18 @@ _DIALS: dict[str, Any] = {
             "minimum": 0,
             "description": "Upper bound on the expected cost of the call; candidates of unknown price fail it.",
         },
-        "allow": {"type": "array", "items": {"type": "string"}, "description": "Globs; only these candidates."},
-        "deny": {"type": "array", "items": {"type": "string"}, "description": "Globs; never these candidates."},
+        "allow": {
+            "type": "array",
+            "maxItems": 64,
+            "items": {"type": "string"},
+            "description": "Globs; only these candidates.",
+        },
+        "deny": {
+            "type": "array",
+            "maxItems": 64,
+            "items": {"type": "string"},
+            "description": "Globs; never these candidates.",
+        },
         "max_latency_s": {
             "type": "number",
             "minimum": 0,
@@ -131,8 +142,8 @@ def _operation(path: str) -> dict[str, Any]:
     return {
         "tags": ["inference"],
         "summary": summary,
-        "description": f"{note} `model` is `auto`, `auto:PRESET` or a candidate's name; a provider of the same "
-        "API gets every field as it came.",
+        "description": f"{note} `model` is `auto`, `auto:PRESET`, `scenario:NAME` or a candidate's name; a "
+        "provider of the same API gets every field as it came.",
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "security": [{"HTTPBearer": []}],
         "parameters": [

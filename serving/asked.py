@@ -33,7 +33,7 @@ class Asked:
     body : Mapping
         The request's JSON object.
     model : str
-        ``auto``, ``auto:PRESET`` or a candidate's name, as sent.
+        ``auto``, ``auto:PRESET``, ``scenario:NAME``, a candidate's name or what an alias makes one of these, as sent.
     is_stream : bool
     dials : Dials
     prompt : Prompt

@@ -45,8 +45,8 @@ _ROUTE_BODY = {
                         "messages": {"type": "array", "items": {"type": "object"}},
                         "input": {"description": "A string, or a list of items: a Responses body."},
                         "api": {
-                            "enum": ["chat", "responses", "messages"],
-                            "description": "Whose body it is; absent: told by its fields.",
+                            "enum": ["chat", "responses", "messages", "completions"],
+                            "description": "Whose body it is; absent: told by its fields, `completions` never.",
                         },
                         "model": {"type": "string", "default": "auto"},
                         "turnout": {"$ref": "#/components/schemas/Dials"},
@@ -178,7 +178,7 @@ def control_api(gateway: Gateway) -> APIRouter:
 
     @api.post("/v1/route", tags=["routing"], dependencies=asks_key, openapi_extra=_ROUTE_BODY)
     async def route(request: Request, caller: Principal = asking) -> RuledExplanation:
-        """Decide, call nobody: the body of a Chat, Responses or Messages request, or just a prompt.
+        """Decide, call nobody: the body of a Chat, Responses, Messages or completions request, or just a prompt.
 
         Says of every rule whether it matches, and the first condition that does not hold.
         """
@@ -186,15 +186,14 @@ def control_api(gateway: Gateway) -> APIRouter:
         asked, api = read_question(fields.request_of(raw), headers)
         state = gateway.ready()
         turn = turn_in(gateway.conversations, state, caller, asked, headers, raw)
-        history = None if turn is None else turn.history()
-        decided = decide(state, gateway.pool, caller, asked, api, history=history)
+        decided = decide(state, gateway.pool, caller, asked, api, turn=turn)
         return told(decided, judged(state, caller, asked, api), caller.may_use)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)
     async def models(
         request: Request, caller: Principal = asking, limit: int = 1000, after_id: str = "", before_id: str = ""
     ) -> Models | MessagesModels:
-        """List every name that `model` accepts: auto, auto:PRESET and the candidates.
+        """List every name that `model` accepts: auto, auto:PRESET, scenario:NAME, candidates and exact aliases.
 
         In the OpenAI shape; in Anthropic's, page by page, for those who send `anthropic-version`.
         """

@@ -1,9 +1,12 @@
 """Conversations: which requests belong together, who answered last, and what is cached of them where.
 
-Clients send a conversation whole with every request. It is recognised by how it opens (the first words of a human in
-it), by who asks for which model, and by the ids that clients send of their own accord; a conversation whose opening
-changed is another one, as it is for the caches of the providers. What is kept is a keyed digest, names of candidates,
-counters and times: the key is drawn for each process, so that nobody can test a guess, and nothing reaches a disk.
+Clients send a conversation whole with every request. It is recognised by how it opens (the beginning of the system's
+text, the first words of a human), by who asks for which model, and by the ids that clients send of their own accord; a
+conversation whose opening changed is another one, as it is for the caches of the providers. That finds the incumbent of
+a pending tool call too: the ids of calls pass through in streams that nobody reads here, and those who open alike and
+have no id of their own are decided alike, unless their dials differ. What is kept is a keyed digest, names of
+candidates and rules, counters and times: the key is drawn for each process, so that nobody can test a guess, and
+nothing reaches a disk.
 The memory is bounded, and what is not continued is forgotten.
 
 Entry points: :meth:`Conversations.turn_of` gives a request its place, :meth:`Turn.history` says what a decision has to
@@ -15,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -33,6 +36,13 @@ LEAST_CACHED_TOKENS = 1_024
 MOST_CACHES = 4
 #: Of each block of an opening, what is looked at.
 OPENING_CHARACTERS = 8_000
+#: Of the system's text, what is looked at. Harnesses begin it with what they are, and go on with what changes: the day,
+#: the folder, the state of its repository. Digits are left out, for those who begin it with the time.
+SYSTEM_CHARACTERS = 500
+#: How blocks begin that differ in every request (Claude Code, November 2026).
+_BILLING = "x-anthropic-billing-header:"
+_WITHOUT_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+_SYSTEM_ROLES = frozenset({"system", "developer"})
 #: What clients call their conversations: our own header, Claude Code, Codex (now and before), opencode.
 ID_HEADERS = frozenset(
     {
@@ -50,14 +60,27 @@ _ID_FIELDS = ("prompt_cache_key", "user", "safety_identifier")
 #: What marks the end of what a provider shall cache.
 _MARK = b'"cache_control"'
 #: An assistant's turn that ends with one of these is not over: it is to be gone on with.
-_UNFINISHED = frozenset({"tool_use", "server_tool_use", "thinking", "redacted_thinking"})
+_UNFINISHED = frozenset({"server_tool_use", "thinking", "redacted_thinking"})
 #: Items of Responses that stand for an assistant which is not done.
-_CALLS = frozenset({"function_call", "custom_tool_call", "reasoning", "local_shell_call", "computer_call"})
+_CALLS = frozenset(
+    {
+        "function_call",
+        "custom_tool_call",
+        "reasoning",
+        "local_shell_call",
+        "computer_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+    }
+)
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What is remembered of one conversation; caches are (candidate, its own tokens, until when)."""
+    """What is remembered of one conversation; caches are (candidate, its own tokens, until when).
+
+    ``rule`` led to the incumbent in the human's turn; "" where none did.
+    """
 
     incumbent: str
     n_messages: int
@@ -65,11 +88,12 @@ class _Kept:
     n_human_turns: int
     forget_at: float
     caches: tuple[tuple[str, int, float], ...]
+    rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Turn:
-    """One request in its conversation.
+    """One request in its conversation; frozen but for the rule that it goes by.
 
     Parameters
     ----------
@@ -86,6 +110,15 @@ class Turn:
     _known: _Kept | None
     _conversations: Conversations = field(repr=False)
     _keep_for_s: float
+    _rule: str = ""
+
+    def kept_rule(self) -> str | None:
+        """Return the rule that the human's turn goes on by, "" for none; None where every rule is free to match."""
+        return self._known.rule if self._known is not None and self.is_pending else None
+
+    def goes_by(self, rule: str | None) -> None:
+        """Note which rule led this request, to be remembered with its answer."""
+        self._rule = rule or ""
 
     def history(self) -> History | None:
         """Return what a decision has to know; None where the conversation opens here, or was forgotten."""
@@ -124,6 +157,7 @@ class Turn:
                 1 if before is None else before.n_human_turns + (not self.is_pending),
                 now + self._keep_for_s,
                 caches,
+                self._rule,
             ),
         )
 
@@ -193,10 +227,11 @@ class Conversations:
         if not opening and not named:
             return None
         # No two tuples are written alike, whatever they hold; the opening is long, and stands last as it is.
-        told = repr((*who, bool(body.get("tools")), named)).encode() + opening.encode("utf-8", "surrogatepass")
+        told = repr((*who, bool(body.get("tools")), named, _system_of(body, items))).encode("utf-8", "surrogatepass")
+        told += opening.encode("utf-8", "surrogatepass")
         name = blake2b(told, digest_size=16, key=self._secret).digest()
         known = self.get(name)
-        if known is not None and (n_messages < known.n_messages or len(items) < 2):
+        if known is not None and (n_messages < known.n_messages or not _has_answer(items)):
             known = None  # it was cut short, or opens once more: what was cached is of another one
         is_pending = known is not None and pending(items)
         return Turn(is_pending, _MARK in raw, name, n_messages, known, self, keep_for_s)
@@ -274,12 +309,50 @@ def pending(items: Sequence[object]) -> bool:
                 return False
         elif role == "assistant":
             parts = content if isinstance(content, list) else ()
-            return bool(item.get("tool_calls")) or any(
-                isinstance(part, dict) and part.get("type") in _UNFINISHED for part in parts
-            )
+            kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+            return bool(item.get("tool_calls")) or "tool_use" in kinds or bool(kinds and _is_unfinished(kinds[-1]))
         elif isinstance(kind, str) and (kind.endswith("_output") or kind in _CALLS):
             return True
     return False
+
+
+def _is_unfinished(kind: object) -> bool:
+    """Say whether an assistant's turn that ends with such a part is to be gone on with."""
+    return isinstance(kind, str) and (kind in _UNFINISHED or kind.endswith("_tool_result"))
+
+
+def _has_answer(items: Sequence[object]) -> bool:
+    """Say whether somebody has answered already; else the conversation opens, perhaps once more."""
+    for item in items:
+        if isinstance(item, dict):
+            kind, role = item.get("type"), item.get("role")
+            if role in ("assistant", "tool", "function"):
+                return True
+            if role is None and isinstance(kind, str) and (kind in _CALLS or kind.endswith(("_output", "_call"))):
+                return True
+    return False
+
+
+def _system_of(body: Mapping[str, object], items: Sequence[object]) -> str:
+    """Return the beginning of what the system says: a field of its own, or what stands before a human's turn."""
+    found: list[str] = []
+    n_wanted = SYSTEM_CHARACTERS
+    for content in (body.get("system"), body.get("instructions"), *_before_humans(items)):
+        for part in content if isinstance(content, list) else (content,):
+            words = part.get("text") if isinstance(part, dict) else part
+            if isinstance(words, str) and not words.startswith(_BILLING):
+                found.append(words[:n_wanted])
+                n_wanted -= len(found[-1])
+        if n_wanted <= 0:
+            break
+    return "\n".join(found).translate(_WITHOUT_DIGITS)
+
+
+def _before_humans(items: Sequence[object]) -> Iterator[object]:
+    for item in items:
+        if not isinstance(item, dict) or item.get("role") not in _SYSTEM_ROLES:
+            return
+        yield item.get("content")
 
 
 def _items(body: Mapping[str, object]) -> Sequence[object]:

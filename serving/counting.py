@@ -5,15 +5,13 @@ Counting is free, so it is neither decided nor recorded. Entry point: :func:`cou
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 
 from serving.asked import Asked, parse_messages, written
-from serving.course import models_for
+from serving.course import Course, course_of
 from serving.deciding import meets
 from serving.dialects.passing_states import filter_messages
-from serving.errors import NotFound, UpstreamError
+from serving.errors import UpstreamError
 from serving.exchange import Exchange, Header
 from serving.fields import request_of
 from serving.gateway import Answer, Gateway
@@ -46,15 +44,13 @@ async def count_tokens(
     Raises
     ------
     GatewayError
-        The request cannot be read, or names a model that is nothing here.
+        The request cannot be read, or names what ``POST /v1/messages`` would not know either.
     """
     state = gateway.ready()
     assert exchange.principal is not None
     asked = parse_messages(request_of(body), headers)
-    asked = replace(asked, model=state.meant(asked.model))
-    if asked.model not in models_for(state, exchange.principal):
-        raise NotFound("no such model: GET /v1/models lists them", param="model")
-    counted = await _counted(gateway, state, asked, exchange.principal, headers, query)
+    course = course_of(state, exchange.principal, asked, "messages")
+    counted = await _counted(gateway, state, course, asked, exchange.principal, headers, query)
     n_tokens = _estimate(asked) if counted is None else counted
     said = written({"input_tokens": n_tokens})
     marks = [(b"x-turnout-estimated", b"true")] if counted is None else []
@@ -65,14 +61,17 @@ async def count_tokens(
 
 
 async def _counted(
-    gateway: Gateway, state: State, asked: Asked, principal: Principal, headers: list[Header], query: bytes
-) -> int | None:
+    gateway: Gateway, state: State, course: Course, asked: Asked, principal: Principal, headers: list[Header],
+    query: bytes,
+) -> int | None:  # fmt: skip
     """Ask the provider of a designated candidate that speaks Messages; None where nobody can be asked."""
-    allowed = meets(state, principal, asked)
+    scenario = course.scenario
+    candidate = course.candidate or (scenario.candidate if scenario else None)
+    allowed = meets(state, principal, asked, scenario)
     ways = [
         d
         for d in state.deployments.values()
-        if d.candidate == asked.model and "messages" in d.lines and d.name in allowed
+        if d.candidate == candidate and principal.may_use(d.candidate) and "messages" in d.lines and d.name in allowed
     ]
     if not ways:
         return None

@@ -8,13 +8,14 @@ Entry points: :func:`course_of`, :func:`judged` (for people), :func:`models_for`
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from router.routing import Foresight
 from serving.asked import Asked
 from serving.errors import NoEligible, NotFound
 from serving.keys import Principal
-from serving.references import AUTO, is_auto
+from serving.references import AUTO, is_auto, is_reserved
 from serving.rules import Facts, Verdict, first_match, verdicts
 from serving.scenario_settings import SCENARIO, Scenario
 from serving.state import State
@@ -39,12 +40,19 @@ class Course(NamedTuple):
 def judged(
     state: State, principal: Principal, asked: Asked, api: str = "", at_unix_s: float | None = None
 ) -> tuple[Verdict, ...]:
-    """Say of every rule whether it matches a request and why not; where the name passes rules by, that."""
+    """Say of every rule whether it matches a request and why not; where the name passes rules by, that.
+
+    Where a rule leads to a candidate that this caller may not use, its target is "".
+    """
     meant = state.meant(asked.model)
     if _means_something(state, principal, meant):
         why = f"models: rules act on auto, and {asked.model} means something else already"
-        return tuple(Verdict(rule.name, rule.scenario, False, why) for rule in state.rules)
-    return verdicts(state.rules, _facts(state, principal, asked, meant, api, at_unix_s))
+        said = tuple(Verdict(rule.name, rule.scenario, False, why) for rule in state.rules)
+    else:
+        said = verdicts(state.rules, _facts(state, principal, asked, meant, api, at_unix_s))
+    if not principal.models:
+        return said
+    return tuple(one if _may_know(state, principal, one.scenario) else replace(one, scenario="") for one in said)
 
 
 def models_for(state: State, principal: Principal) -> tuple[str, ...]:
@@ -61,7 +69,14 @@ def _means_something(state: State, principal: Principal, meant: str) -> bool:
     return (meant in state.aliases and meant != AUTO) or (meant in state.candidates and principal.may_use(meant))
 
 
-def course_of(state: State, principal: Principal, asked: Asked, api: str, at_unix_s: float | None) -> Course:
+def course_of(
+    state: State,
+    principal: Principal,
+    asked: Asked,
+    api: str,
+    at_unix_s: float | None = None,
+    kept_rule: str | None = None,
+) -> Course:
     """Find out what a model name comes to.
 
     Parameters
@@ -72,6 +87,9 @@ def course_of(state: State, principal: Principal, asked: Asked, api: str, at_uni
     api : str
     at_unix_s : float or None
         The time, for rules; None is now.
+    kept_rule : str or None
+        By which rule the turn began that the request goes on with, "" by none; None where rules are free to lead
+        elsewhere. A rule that is no longer in the file does not count.
 
     Returns
     -------
@@ -88,9 +106,12 @@ def course_of(state: State, principal: Principal, asked: Asked, api: str, at_uni
     if _means_something(state, principal, meant):
         return _course_to(state, meant, meant)
     name = meant if meant == AUTO or meant in state.candidates else AUTO
-    if state.rules:
+    if kept_rule == "" and meant == AUTO:
+        return Course(name)
+    if state.rules and not is_reserved(meant):
         facts = _facts(state, principal, asked, meant, api, at_unix_s)
-        rule = first_match(state.rules, facts)
+        rule = next((one for one in state.rules if one.name == kept_rule), None) if kept_rule else None
+        rule = rule or first_match(state.rules, facts)
         if rule is not None:
             course = _course_to(state, name, rule.scenario)
             if course.candidate is not None and not principal.may_use(course.candidate):
@@ -126,6 +147,10 @@ def _facts(state: State, principal: Principal, asked: Asked, meant: str, api: st
         lambda: state.router.foresee(asked.prompt),
         state.language_of,
     )
+
+
+def _may_know(state: State, principal: Principal, target: str) -> bool:
+    return target not in state.candidates or principal.may_use(target)
 
 
 def _is_known(state: State, principal: Principal, name: str) -> bool:

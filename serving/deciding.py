@@ -11,25 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
-from router.history import History
-from router.routing import Foresight
+from router.pricing import expected_costs_usd
+from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
 from serving.conversations import Conversations, Turn
 from serving.course import Course, course_of
 from serving.demand import NO_DEMAND, Demand
+from serving.designation import (
+    beyond,
+    designated,
+    is_any,
+    limited,
+    refused_by_name,
+    stand_ins,
+    unforeseen,
+    without_policy,
+)
+from serving.dials import Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
 from serving.state import State
-
-#: Filters that somebody set; a designated candidate passes all others, the caller having chosen it.
-_SET_BY_SOMEBODY = frozenset({"allow", "deny", "max_cost_usd", "max_latency_s", "region", "data_policy", "scenario"})
-_DESIGNATED = Policy("designated", 0.0)
 
 
 class Decided(NamedTuple):
@@ -71,7 +77,7 @@ def decide(
     asked: Asked,
     api: str = "",
     at_unix_s: float | None = None,
-    history: History | None = None,
+    turn: Turn | None = None,
 ) -> Decided:
     """Decide who answers one request.
 
@@ -87,8 +93,9 @@ def decide(
         By which it came, such as "messages"; for rules.
     at_unix_s : float or None
         The time, for rules; None is now.
-    history : History or None
-        Of the conversation it goes on with; without effect on a candidate that was named.
+    turn : Turn or None
+        Its place in a conversation; without effect on a candidate that was named. While something is pending there, the
+        rule that the human's turn began with goes on; limits of key and request hold as ever.
 
     Returns
     -------
@@ -99,23 +106,31 @@ def decide(
     NotFound
         A model name that is nothing here, or nothing to this caller.
     InvalidRequest
-        Two policies at once, a preset nobody configured, or a priority above the key's.
+        Two policies at once, or one in the body beside a candidate that was named; a preset nobody configured; a
+        priority above the key's.
     NoEligible
         Every candidate was filtered out.
     """
     dials = asked.dials
-    course = course_of(state, principal, asked, api, at_unix_s)
+    history = None if turn is None else turn.history()
+    course = course_of(state, principal, asked, api, at_unix_s, None if turn is None else turn.kept_rule())
+    if turn is not None:
+        turn.goes_by(course.rule)
     scenario = course.scenario
     priority = _priority(principal, scenario, asked)
     demand = _demand(principal, scenario, asked)
     deployments = _meeting(state, demand)
-    constraints = _constraints(state, principal, scenario, dials.constraints, demand)
+    constraints = _constraints(state, principal, scenario, dials, demand)
     candidate = course.candidate or (scenario.candidate if scenario else None)
     # The caller's policy goes before the scenario's, or the rule's; who names a candidate wants that one.
     is_designated = candidate is not None and (dials.policy is None or (course.rule is None and scenario is None))
     if candidate is not None and is_designated:
-        decision = _designated(state, candidate, constraints, asked, course.foresight)
-        order = (candidate, *_stand_ins(state, principal, decision, constraints))
+        without_policy(state, asked)
+        outlook = limited(state, pool, asked, constraints, course.foresight)
+        decision = designated(state, candidate, constraints, asked, course.foresight)
+        if why := beyond(outlook, candidate, constraints):
+            raise NoEligible(str(NoEligibleCandidate({candidate: why})), param="model")
+        order = (candidate, *stand_ins(state, principal, candidate, constraints, outlook))
     else:
         policy = _policy(state, course, asked)
         if policy.kind == "latency" and priority == "batch":
@@ -153,17 +168,33 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
     NotFound
         Nothing embeds under this name, or nothing that this caller may use.
     NoEligible
-        What embeds under this name has no deployment that meets what is demanded.
+        What embeds under this name has no deployment that meets what is demanded, is not allowed by the request, or
+        costs more. How long embedding takes is not predicted: ``max_latency_s`` excludes nobody.
+    InvalidRequest
+        A policy in the body, or a preset nobody configured.
     """
     model = state.meant(asked.model)
     if model not in state.embedders or not principal.may_use(model):
         raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
+    without_policy(state, asked)
     demand = _demand(principal, None, asked)
     deployments = _meeting(state, demand)
-    if why := _unmet(state, demand).get(model):
+    constraints = _constraints(state, principal, None, asked.dials, demand)
+    n_tokens = asked.prompt.shape.n_characters * DEFAULT_TOKENS_PER_CHARACTER
+
+    def why_not(name: str) -> str | None:
+        if why := refused_by_name(name, constraints):
+            return why
+        most_usd = constraints.max_cost_usd
+        if most_usd is None:
+            return None
+        (usd,) = expected_costs_usd([state.embedders[name].price], [n_tokens], [0.0])
+        return None if usd <= most_usd else "max_cost_usd"  # an unknown cost (NaN) fails
+
+    if why := why_not(model):
         raise _nobody(NoEligibleCandidate({model: why}), principal)
-    decision = replace(_unforeseen(state, model), binding="designated", reason="the caller named it")
-    stand_ins = tuple(name for name in state.failover.get(model, ()) if principal.may_use(name))
+    decision = replace(unforeseen(state, model), binding="designated", reason="the caller named it")
+    stand_ins = (name for name in state.failover.get(model, ()) if principal.may_use(name) and why_not(name) is None)
     return Decided(
         decision,
         (model, *stand_ins),
@@ -178,7 +209,10 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
 def turn_in(
     conversations: Conversations, state: State, principal: Principal, asked: Asked, headers: Headers, raw: bytes
 ) -> Turn | None:
-    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none."""
+    """Find a request's place in its conversation; a candidate asked for by name answers in any case, so has none.
+
+    Dials do not tell conversations apart: they may change within one, and a pending call stays where it is.
+    """
     model = state.meant(asked.model)
     if model in state.candidates:
         return None
@@ -192,9 +226,9 @@ def turn_in(
     )
 
 
-def meets(state: State, principal: Principal, asked: Asked) -> Container[str]:
+def meets(state: State, principal: Principal, asked: Asked, scenario: Scenario | None = None) -> Container[str]:
     """Return the deployments that may see a request of this caller's, whatever is done with it."""
-    return _meeting(state, _demand(principal, None, asked))
+    return _meeting(state, _demand(principal, scenario, asked))
 
 
 def _priority(principal: Principal, scenario: Scenario | None, asked: Asked) -> str:
@@ -239,12 +273,15 @@ def _unmet(state: State, demand: Demand) -> dict[str, str]:
 
 
 def _constraints(
-    state: State, principal: Principal, scenario: Scenario | None, own: Constraints, demand: Demand
+    state: State, principal: Principal, scenario: Scenario | None, dials: Dials, demand: Demand
 ) -> Constraints:
     """Add what the key may not use, the scenario's pool and limits, and the demands to what the caller refuses."""
-    if not principal.models and scenario is None and demand is NO_DEMAND:
+    own = dials.constraints
+    if not principal.models and scenario is None and demand is NO_DEMAND and not dials.also_allow:
         return own
     ruled_out = _unmet(state, demand)
+    if dials.also_allow:
+        ruled_out.update((name, "allow") for name in state.everyone if not is_any(name, dials.also_allow))
     if scenario is not None:
         ruled_out.update(scenario.ruled_out)
         own = replace(
@@ -276,59 +313,7 @@ def _policy(state: State, course: Course, asked: Asked) -> Policy:
         raise InvalidRequest(f"{param}: {error}", param=param) from error
 
 
-def _designated(
-    state: State,
-    name: str,
-    constraints: Constraints,
-    asked: Asked,
-    foresight: Foresight | None,
-) -> Decision:
-    """Make the decision for a candidate that was named: forecast where the bundle can, made in any case."""
-    others = tuple(other for other in state.candidates if other != name)
-    # Names, not globs: a candidate's name may hold neither * nor ? nor [.
-    alone = replace(constraints, deny=(*constraints.deny, *others))
-    try:
-        decision = state.router.route(asked.prompt, None, alone, foresight=foresight)
-    except NoEligibleCandidate as error:
-        if error.excluded[name] in _SET_BY_SOMEBODY:
-            raise NoEligible(str(NoEligibleCandidate({name: error.excluded[name]})), param="model") from error
-        decision = _unforeseen(state, name)
-    named_by = "the caller" if asked.model == name or state.meant(asked.model) == name else "the scenario or rule"
-    return replace(decision, policy=_DESIGNATED, binding="designated", reason=f"{named_by} named it")
-
-
-def _stand_ins(state: State, principal: Principal, decision: Decision, constraints: Constraints) -> tuple[str, ...]:
-    """Return who may stand in for a designated candidate: of its own list those that nobody refuses."""
-    outlook = decision.outlook
-    cost_usd = {} if outlook is None else dict(zip(outlook.candidates, outlook.cost_usd, strict=True))
-    most_usd = constraints.max_cost_usd
-
-    def may(name: str) -> bool:
-        if not principal.may_use(name) or name in constraints.ruled_out:
-            return False
-        if any(fnmatchcase(name, glob) for glob in constraints.deny):
-            return False
-        if constraints.allow and not any(fnmatchcase(name, glob) for glob in constraints.allow):
-            return False
-        return most_usd is None or cost_usd.get(name, float("nan")) <= most_usd
-
-    return tuple(name for name in state.failover.get(decision.candidate, ()) if may(name))
-
-
 def _nobody(error: NoEligibleCandidate, principal: Principal) -> NoEligible:
     """Say why nobody may answer, without the names that the caller may not know."""
     seen = {name: why for name, why in error.excluded.items() if principal.may_use(name)}
     return NoEligible(str(NoEligibleCandidate(seen)), param="model")
-
-
-def _unforeseen(state: State, name: str) -> Decision:
-    """Make a decision without forecasts: the bundle does not know the candidate, or thinks it unable."""
-    return Decision(
-        candidate=name,
-        ranking=(name,),
-        policy=_DESIGNATED,
-        reason="",
-        binding="",
-        propensity=1.0,
-        bundle=state.bundle_id,
-    )

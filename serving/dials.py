@@ -1,8 +1,10 @@
 """The dials: what a caller says about routing, in the body's ``turnout`` field or in ``x-turnout-*`` headers.
 
 At most one dial chooses the policy (threshold, preset, willingness to pay); any number of constraints may stand
-beside it. The body wins over a header of the same name; two different dials are refused rather than ranked. Lists are
-written with commas in a header.
+beside it. What limits adds up over headers and body: the least amount, all that is denied or demanded, only what every
+``allow`` allows. Of any other dial the body wins over a header of the same name; two different policies are refused
+rather than ranked. In headers lists are written with commas, and may be sent in several; whatever else is sent twice,
+and an ``x-turnout-*`` header that means nothing, are refused: a limit that is not understood would be none.
 """
 
 from __future__ import annotations
@@ -33,6 +35,12 @@ _IN_HEADERS: Mapping[bytes, str] = {
     b"x-turnout-explain": "explain",
     b"x-turnout-losses": "losses",
 }
+#: Our request headers that are no dials, and who reads them.
+_READ_ELSEWHERE = frozenset({b"x-turnout-conversation"})  # serving.conversations
+#: What every header of ours begins with, however its dashes were written.
+_OURS = (b"x-turnout-", b"x_turnout", b"x-turnout_")
+#: Of one list of globs; more than anybody has candidates, and little enough to compare for each of them.
+MOST_GLOBS, MOST_GLOB_CHARACTERS = 64, 128
 _POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
 _LISTS = frozenset({"allow", "deny", "regions", "data_policies"})
 _WORDS = frozenset({"preset", "losses"})
@@ -57,6 +65,8 @@ class Dials:
         One of :data:`~serving.keys.PRIORITIES`.
     explain : bool
         Whether a response header shall say how it was decided.
+    also_allow : tuple of str
+        Globs that must match besides ``constraints.allow``, where header and body both allow some; empty allows all.
     """
 
     policy: Policy | str | None = None
@@ -66,6 +76,7 @@ class Dials:
     demand: Demand = NO_DEMAND
     priority: str | None = None
     explain: bool = False
+    also_allow: tuple[str, ...] = ()
 
 
 _UNTOUCHED = Dials()
@@ -90,31 +101,40 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
     Raises
     ------
     InvalidRequest
-        An unknown field, a value out of range, or two dials for one policy.
+        An unknown field or header, a value out of range, a header sent twice that is no list, or two dials for one
+        policy.
     """
-    asked: dict[str, tuple[str, object]] = {}
-    for name, value in headers:
-        if name in _IN_HEADERS:
-            asked[_IN_HEADERS[name]] = (name.decode(), _of_header(_IN_HEADERS[name], value))
-    if extension is not None:
-        asked |= _of_body(extension)
-    if not asked:
+    by_header = _of_headers(headers)
+    by_body: Asked = {} if extension is None else _of_body(extension)
+    if not by_header and not by_body:
         return _UNTOUCHED
+    asked = {**by_header, **by_body}
+    sources = [source for source in (by_header, by_body) if source]
     policy, param = _policy(asked)
+    allow = [globs for source in sources if (globs := _globs(source, "allow"))]
+    demand = NO_DEMAND
+    for source in sources:
+        demand = demand.also(Demand.of(_labels(source, "regions"), _labels(source, "data_policies")))
     return Dials(
         policy,
         Constraints(
-            _globs(asked, "allow"),
-            _globs(asked, "deny"),
-            _amount(asked, "max_cost_usd"),
-            _amount(asked, "max_latency_s"),
+            allow[0] if allow else (),
+            tuple(glob for source in sources for glob in _globs(source, "deny")),
+            _least(sources, "max_cost_usd"),
+            _least(sources, "max_latency_s"),
         ),
         param,
         _choice(asked, "losses", MODES),
-        Demand.of(_labels(asked, "regions"), _labels(asked, "data_policies")),
+        demand,
         _choice(asked, "priority", PRIORITIES),
         _flag(asked, "explain"),
+        allow[1] if allow[1:] else (),
     )
+
+
+def _least(sources: Sequence[Asked], key: str) -> float | None:
+    """Return the least amount that header or body asks for."""
+    return min((amount for source in sources if (amount := _amount(source, key)) is not None), default=None)
 
 
 def _amount(asked: Asked, key: str) -> float | None:
@@ -140,6 +160,29 @@ def _flag(asked: Asked, key: str) -> bool:
     if not isinstance(value, bool):
         raise fields.wrong(param, value, "true or false")
     return value
+
+
+def _of_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, tuple[str, object]]:
+    asked: dict[str, tuple[str, object]] = {}
+    for name, value in headers:
+        if not name.startswith(_OURS) or name in _READ_ELSEWHERE:
+            continue
+        written = name.decode("latin-1")
+        key = _IN_HEADERS.get(name)
+        if key is None:
+            known = [one.decode() for one in (*_IN_HEADERS, *_READ_ELSEWHERE)]
+            nearest = difflib.get_close_matches(written[:64].replace("_", "-"), known, n=1, cutoff=0.0)[0]
+            raise InvalidRequest(
+                f"no such x-turnout header is known; the nearest known one is {nearest}", param=nearest
+            )
+        read = _of_header(key, value)
+        if key in asked:
+            before = asked[key][1]
+            if not isinstance(before, list) or not isinstance(read, list):
+                raise InvalidRequest(f"{written} is sent twice: expected it once", param=written)
+            read = before + read
+        asked[key] = (written, read)
+    return asked
 
 
 def _of_header(key: str, value: bytes) -> object:
@@ -190,6 +233,10 @@ def _globs(asked: Asked, key: str) -> tuple[str, ...]:
     param, value = asked[key]
     if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
         raise fields.wrong(param, value, "a list of candidate names or globs")
+    if len(value) > MOST_GLOBS or any(len(glob) > MOST_GLOB_CHARACTERS for glob in value):
+        raise fields.wrong(
+            param, value, f"a list of at most {MOST_GLOBS} globs of at most {MOST_GLOB_CHARACTERS} characters"
+        )
     return tuple(value)
 
 

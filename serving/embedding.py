@@ -21,6 +21,9 @@ from serving.dialects.losses import Loss
 from serving.errand import object_of
 from serving.errors import InvalidRequest, UpstreamBroken
 
+#: Of tokens that came as numbers, for what their cost is estimated by.
+CHARACTERS_PER_TOKEN = 4
+
 
 def parse_embeddings(body: Mapping[str, object], headers: Headers = ()) -> Asked:
     """Read what is needed of an embeddings body.
@@ -39,8 +42,9 @@ def parse_embeddings(body: Mapping[str, object], headers: Headers = ()) -> Asked
     fields.positive(body, "dimensions")
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise fields.wrong("encoding_format", body.get("encoding_format"), "float or base64")
-    n_characters = sum(map(len, _texts(said))) if _is_text(said) else 0
-    return Asked(body, model, False, dials.read(None, headers), Prompt("", Shape(n_characters=n_characters)))
+    n_characters = sum(map(len, _texts(said))) if _is_text(said) else CHARACTERS_PER_TOKEN * _n_tokens(said)
+    read = dials.read(body.get(dials.FIELD), headers)
+    return Asked(body, model, False, read, Prompt("", Shape(n_characters=n_characters)))
 
 
 class EmbeddingRelay:
@@ -124,6 +128,11 @@ def _packed(values: Sequence[float]) -> str:
 
 def _is_text(said: object) -> bool:
     return isinstance(said, str) or (isinstance(said, list) and all(isinstance(text, str) for text in said))
+
+
+def _n_tokens(said: object) -> int:
+    """Count tokens that came as numbers, of one text or of several."""
+    return sum(len(one) if isinstance(one, list) else 1 for one in said) if isinstance(said, list) else 0
 
 
 def _texts(said: object) -> Iterator[str]:

@@ -37,7 +37,9 @@ _PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 @click.option("--tools", "n_tools", type=click.IntRange(min=0), help="How many tools the request offers.")
 @click.option("--image", is_flag=True, help="With a picture.")
 @click.option("--at", help='When, such as "2026-11-26T23:00"; without an offset UTC. Default: now.')
-@click.option("--api", type=click.Choice(["chat", "responses", "messages"]), help="By which API. Default: chat.")
+@click.option(
+    "--api", type=click.Choice(["chat", "responses", "messages", "completions"]), help="By which API. Default: chat."
+)
 @click.option(
     "--body",
     "body_file",
@@ -62,6 +64,10 @@ def explain(
     """Say where a request with PROMPT ('-' reads standard input) would go: every rule, then the decision."""
     if (prompt is None) is (body_file is None):
         raise click.UsageError("give PROMPT or --body FILE, one of them")
+    if image and body_file is not None:
+        raise click.UsageError("--image goes with PROMPT; a body holds its own pictures")
+    if api == "completions" and (image or n_tools):
+        raise click.UsageError("completions hold neither pictures nor tools")
     from router.commands import show
     from router.errors import RouterError
     from serving.course import judged

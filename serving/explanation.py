@@ -14,7 +14,7 @@ from serving.deciding import Decided
 from serving.demand import NO_DEMAND
 from serving.rules import Verdict
 
-#: Of the explanation in a header; what does not fit is left out from the end of the ranking, then the reason.
+#: Of the explanation in a header; what does not fit is left out: the ranking from its end, the reason, names.
 MAX_HEADER_BYTES = 2_048
 N_RANKED = 5
 
@@ -96,9 +96,10 @@ def _compact(decided: Decided) -> bytes:
         "task": decision.task,
         "ranking": ranking,
     }
-    while len(written := json.dumps(said, separators=(",", ":")).encode()) > MAX_HEADER_BYTES:
+    spare = ["rule", "scenario", "binding", "task", "reason"]
+    while len(written := json.dumps(said, separators=(",", ":")).encode()) > MAX_HEADER_BYTES and (ranking or spare):
         if ranking:
             ranking.pop()
         else:
-            said["reason"] = ""
+            said[spare.pop()] = ""
     return written

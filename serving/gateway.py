@@ -179,8 +179,7 @@ class Gateway:
             else:
                 turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
-                history = None if turn is None else turn.history()
-                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, history=history)
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
             exchange.decided(state, decided, asked.prompt)
             wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(

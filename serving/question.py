@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from serving import fields
-from serving.asked import Asked, Headers, parse_chat, parse_messages, parse_responses
+from serving.asked import Asked, Headers, parse_chat, parse_completions, parse_messages, parse_responses
 
 _PARSERS: Mapping[str, Callable[[Mapping[str, object], Headers], Asked]] = {
     "chat": parse_chat,
     "responses": parse_responses,
     "messages": parse_messages,
+    "completions": parse_completions,
 }
 #: Fields that a Messages body has and a Chat body has not.
 _OF_MESSAGES = frozenset({"system", "thinking", "output_config", "stop_sequences", "anthropic_version"})
@@ -25,7 +26,8 @@ def read_question(body: Mapping[str, object], headers: Headers = ()) -> tuple[As
     Parameters
     ----------
     body : Mapping
-        A body of Chat, Responses or Messages, without a model if need be; or ``prompt``. ``api`` says whose it is.
+        A body of Chat, Responses or Messages, without a model if need be; or ``prompt``. ``api`` says whose it is; only
+        by it is a ``prompt`` that of completions.
     headers : iterable of (bytes, bytes)
         Raw, lower-case names.
 
@@ -42,8 +44,7 @@ def read_question(body: Mapping[str, object], headers: Headers = ()) -> tuple[As
     asked = {"model": "auto", **body}
     headers = list(headers)
     api = asked.pop("api", None)
-    prompt = fields.optional(asked, "prompt", str, "a string")
-    if prompt is not None:
+    if api != "completions" and (prompt := fields.optional(asked, "prompt", str, "a string")) is not None:
         message = {"role": "user", "content": prompt}
         asked["input" if api == "responses" else "messages"] = [message]
     if api is None:

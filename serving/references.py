@@ -8,19 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from serving.candidate_settings import CandidateSettings
 from serving.demand import Demand
 from serving.provider_settings import ProviderSettings
 from serving.rules import compiled, shadowed
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
+from serving.tables import NAME_EXPECTED, is_name
 
 AUTO = "auto"
+#: Condition of a rule -> what it reads of a key.
+_OF_A_KEY: Mapping[str, str] = {"keys": "name", "projects": "project", "teams": "team"}
+
+
+class KeyNames(Protocol):
+    """What is judged of a key; its table stands in :mod:`serving.settings`."""
+
+    @property
+    def name(self) -> str:
+        """Who it is."""
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Globs on the candidates it may use; empty allows all."""
+
+    @property
+    def project(self) -> str:
+        """Whose it is."""
+
+    @property
+    def team(self) -> str:
+        """The same, one level up."""
 
 
 def is_auto(name: str) -> bool:
     """Say whether a model name asks for a decision by a preset."""
     return name == AUTO or name.startswith(f"{AUTO}:")
+
+
+def is_reserved(name: str) -> bool:
+    """Say whether a model name can mean nothing but a preset or a scenario."""
+    return name.startswith((f"{AUTO}:", SCENARIO))
 
 
 def misled(
@@ -30,6 +59,7 @@ def misled(
     rules: Sequence[RuleSettings],
     demands: Mapping[str, Demand],
     aliases: Mapping[str, str],
+    keys: Sequence[KeyNames] = (),
 ) -> list[str]:
     """Say which names lead nowhere, or in circles.
 
@@ -41,6 +71,8 @@ def misled(
     demands : Mapping of str to Demand
         What keys demand, by the path of their table.
     aliases : Mapping of str to str
+    keys : sequence of KeyNames
+        The configured keys; with none, what rules say of keys is not judged.
 
     Returns
     -------
@@ -63,6 +95,11 @@ def misled(
     known = {candidate.name for candidate in candidates}
     for i, rule in enumerate(rules):
         problems += [f"rules.{i}{problem}" for problem in _of_rule(rule, rules[:i], scenarios, answering, known)]
+        problems += [f"rules.{i}{problem}" for problem in _of_nobody(rule, keys)]
+    names = [candidate.name for candidate in candidates]
+    for i, key in enumerate(keys):
+        if key.models and not any(fnmatchcase(name, glob) for name in names for glob in key.models):
+            problems.append(f"keys.{i}.models = {list(key.models)!r}: it matches no candidate ({', '.join(names)})")
     made = compiled(rules)
     for later, earlier in shadowed(made):
         late, early = made[later].name, made[earlier].name
@@ -82,6 +119,8 @@ def _of_scenario(
     names = [candidate.name for candidate in answering]
     if is_auto(name) or name in names or ":" in name:
         yield ": expected a name without a colon that is neither auto nor a candidate's"
+    elif not is_name(name):
+        yield f": expected {NAME_EXPECTED}"
     yield from scenario.contradictions()
     for glob in scenario.candidates:
         if not any(fnmatchcase(one, glob) for one in names):
@@ -114,6 +153,27 @@ def _of_rule(
     for glob in rule.models:
         if glob in known or glob.startswith((f"{AUTO}:", SCENARIO)):
             yield f".models: {glob!r} means something already; rules act on auto and on names that mean nothing else"
+
+
+def _of_nobody(rule: RuleSettings, keys: Sequence[KeyNames]) -> Iterator[str]:
+    """Say what of a rule keeps every key from it: one of its conditions, or all of them together."""
+    wanted = {
+        condition: globs
+        for condition in ("keys", "projects", "teams")
+        if (globs := getattr(rule, condition)) is not None
+    }
+    if not keys or not wanted:
+        return
+
+    def matches(key: KeyNames, condition: str) -> bool:
+        word = getattr(key, _OF_A_KEY[condition])
+        return bool(word) and any(fnmatchcase(word, glob) for glob in wanted[condition])
+
+    alone = [condition for condition in wanted if not any(matches(key, condition) for key in keys)]
+    for condition in alone:
+        yield f".{condition} = {list(wanted[condition])!r}: it matches none of [[keys]]"
+    if not alone and not any(all(matches(key, condition) for condition in wanted) for key in keys):
+        yield f": {' and '.join(wanted)} match none of [[keys]] together"
 
 
 def _circles(candidates: Sequence[CandidateSettings]) -> Iterator[str]:

@@ -137,6 +137,8 @@ _NUMBERS: Mapping[str, Callable[[Facts], float]] = {
 }
 #: Of these a caller is told nothing but that they are others.
 _OTHERS_OWN = frozenset({"keys", "projects", "teams"})
+#: Their globs may name what a restricted key may not know of.
+_OF_NAMES = ("models", "metadata.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class Words:
 
     def because(self, facts: Facts) -> str:
         """Say in words why it does not."""
-        if self.key in _OTHERS_OWN:
+        is_restricted = bool(facts.principal.models)
+        if self.key in _OTHERS_OWN or (is_restricted and self.key.startswith(_OF_NAMES)):
             return f"{self.key}: it is for others"
         words = self._words(facts)
         seen = " and ".join(words) if words else "unknown" if self.key in ("tasks", "languages") else "nothing"

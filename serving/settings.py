@@ -5,7 +5,7 @@ reader, the errors and the reference table (``turnout settings``) come from one 
 as a whole: all its problems are reported together, each with the key's path. Secrets are only ever *named*
 (``api_key_env``): this is the one module that reads the environment, and what it read stays out of
 :class:`Settings`. Whether the bundle agrees (a preset's or a ``like``'s name) is judged where the bundle is
-loaded, in :mod:`serving.reload`.
+loaded, in :mod:`serving.state`.
 
 Entry points: :func:`load`, :func:`credentials`, :func:`reference`.
 """
@@ -365,7 +365,21 @@ def _contradictions(settings: Settings) -> list[str]:
             check_policy(policy)
         except InvalidPolicy as error:
             problems.append(f"routing.presets.{name}: {error}")
+        if not tables.is_name(name):
+            problems.append(f"routing.presets.{name!r}: expected {tables.NAME_EXPECTED}")
+    hashes = [key.sha256 for key in settings.keys]
+    problems.extend(
+        f"keys.{i}.sha256: keys.{hashes.index(digest)} has the same; expected a key of its own"
+        for i, digest in enumerate(hashes)
+        if digest in hashes[:i]
+    )
     demands = {f"keys.{i}": key.demand() for i, key in enumerate(settings.keys)}
     return problems + misled(
-        settings.providers, settings.candidates, settings.scenarios, settings.rules, demands, settings.aliases
+        settings.providers,
+        settings.candidates,
+        settings.scenarios,
+        settings.rules,
+        demands,
+        settings.aliases,
+        settings.keys,
     )

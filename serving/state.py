@@ -24,9 +24,9 @@ from serving.errors import KeysRequired, SettingsError
 from serving.keys import Key, KeyRing
 from serving.provider_settings import ProviderSettings
 from serving.providers.quirks import NO_QUIRKS
-from serving.references import AUTO
+from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
-from serving.scenario_settings import SCENARIO, Scenario
+from serving.scenario_settings import SCENARIO, Scenario, ScenarioSettings
 from serving.settings import Settings, credentials, is_loopback, refused
 
 #: Name, modification time, size and inode of each file.
@@ -82,11 +82,14 @@ class State:
     def meant(self, model: str) -> str:
         """Return what a model name stands for: itself where it means something, else by the aliases of the file.
 
-        An exact alias goes before a glob, of globs the first in the file.
+        An exact alias goes before a glob, of globs the first in the file. What begins as presets and scenarios do and
+        names none is a mistake that no glob covers up: a scenario may be a limit.
         """
         if model in self.candidates or model in self.aliases or model in self.embedders:
             return model
         named = self.settings.aliases
+        if is_reserved(model):
+            return named.get(model, model)
         return named.get(model) or next((to for glob, to in named.items() if fnmatchcase(model, glob)), model)
 
     @property
@@ -207,6 +210,11 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
     for name, scenario in settings.scenarios.items():
         if scenario.preset is not None and scenario.preset not in router.presets:
             yield f"scenarios.{name}.preset = {scenario.preset!r}: {among}"
+        if scenario.candidate is None and not _has_predicted(scenario, settings, router):
+            yield (
+                f"scenarios.{name}: its pool is empty: bundle {router.bundle.manifest.id} predicts nothing for any of "
+                "its candidates; expected one that it knows, or that says whom it is like"
+            )
     tasks = router.bundle.manifest.tasks
     for i, rule in enumerate(settings.rules):
         if rule.scenario.startswith(f"{AUTO}:") and rule.scenario not in presets:
@@ -215,6 +223,16 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
             if not any(task == glob or fnmatchcase(task, glob) for task in tasks):
                 known = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
                 yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {known}"
+
+
+def _has_predicted(scenario: ScenarioSettings, settings: Settings, router: Router) -> bool:
+    """Say whether the bundle predicts for somebody of a scenario's pool."""
+    known = {column.name for column in router.bundle.manifest.candidates}
+    return any(
+        (one.like is not None or one.name in known) and scenario.admits(one.name)
+        for one in settings.candidates
+        if not one.embeddings
+    )
 
 
 def _detector_for(settings: Settings) -> Callable[[str], str | None]:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from serving.demand import EXPECTED, WORD
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+NAME_EXPECTED = "a name of letters, digits and . _ : / @ + - (at most 128)"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: A URL with a user, or the prefix that most vendors give their keys.
 _SECRET = re.compile(r"://[^/]*@|\bsk-")
@@ -68,10 +69,15 @@ def path(value: object) -> str:
     return value
 
 
+def is_name(value: str) -> bool:
+    """Say whether a word fits into headers, globs and records."""
+    return _NAME.fullmatch(value) is not None
+
+
 def name(value: object) -> str:
     """Accept a name that fits into headers, globs and records."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("a name of letters, digits and . _ : / @ + - (at most 128)")
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError(NAME_EXPECTED)
     return value
 
 

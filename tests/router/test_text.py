@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from router.text import HEAD_CHARACTERS, IMAGE_CHARACTERS, TAIL_CHARACTERS, clip, read
+from router.text import HEAD_CHARACTERS, IMAGE_CHARACTERS, TAIL_CHARACTERS, clip, human, read
 
 
 def user(content):
@@ -136,6 +138,44 @@ def test_many_unclosed_elements_stay_and_take_linear_time():
     assert read([user(nested)]).text == nested
     others = "<system-reminderX" * 100_000 + "</system-reminder>"
     assert read([user(others)]).text == others
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("# AGENTS.md instructions for /repo\n\n<INSTRUCTIONS>\nBe brief.\n</INSTRUCTIONS>", ""),
+        ("# AGENTS.md instructions <INSTRUCTIONS>x</INSTRUCTIONS>\nGo on.", "Go on."),
+        ("# AGENTS.md instructions\nmine <INSTRUCTIONS>x</INSTRUCTIONS>", None),
+        ("# AGENTS.md instructions: what is <b>?", None),
+    ],
+)
+def test_an_agents_file_goes_and_what_only_begins_like_one_stays(said, left):
+    assert human([said]) == (said if left is None else left)
+
+
+MEBI = 2**20
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "# AGENTS.md instructions" + " " * MEBI + "<",
+        "# AGENTS.md instructions" + " \n" * (MEBI // 2) + "<",
+        "<INSTRUCTIONS>" + "# AGENTS.md instructions\n" * (MEBI // 25),
+        "<task " * (MEBI // 6),
+        ("<task " + "x" * 201) * (MEBI // 207),
+        "<system-reminder>" * (MEBI // 17),
+        "<system-reminder></system-reminder" * (MEBI // 34),
+        "</system-reminder>" * (MEBI // 18) + "<system-reminder>",
+        "<" * MEBI,
+        "## My request for Codex:" * (MEBI // 24),
+    ],
+)
+def test_no_text_takes_more_than_linear_time(hostile):
+    # A mebibyte: what is quadratic takes an hour, what is linear some milliseconds.
+    began = time.process_time()
+    read([user(hostile), user([text(hostile)])])
+    assert time.process_time() - began < 5
 
 
 def test_a_long_text_is_read_head_and_tail():

@@ -90,7 +90,6 @@ def test_dials_come_from_headers_too_and_the_body_wins() -> None:
     headers = [
         (b"x-turnout-threshold", b" 0.8 "),
         (b"x-turnout-max-cost-usd", b"0.01"),
-        (b"x-turnout-unknown", b"1"),
     ]
     assert dials.read(None, headers) == dials.Dials(Policy("threshold", 0.8), Constraints(max_cost_usd=0.01))
     assert dials.read({"threshold": 0.5}, headers).policy == Policy("threshold", 0.5)

@@ -57,6 +57,7 @@ CLAUDE_HEADERS = [
 THOUGHT = {"type": "thinking", "thinking": "Look first.", "signature": "EqQB=="}
 TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"file_path": "a.py"}}
 TOOL_RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "def parse(): 1"}
+SLASH_COMMAND = user(text("<command-name>/review</command-name><command-args>3</command-args>"))
 CODEX = [
     item("developer", "<permissions instructions>sandboxed</permissions instructions>"),
     item("user", "# AGENTS.md instructions for /repo\n\n<INSTRUCTIONS>\nBe brief.\n</INSTRUCTIONS>"),
@@ -133,6 +134,10 @@ def test_a_conversation_opens_with_the_first_words_of_a_human(items: list[dict[s
         ([*CODEX, *CODEX_CALL, CODEX_RESULT, item("developer", "<token_budget>1</token_budget>")], True),
         ([*CODEX, {"type": "custom_tool_call"}, {"type": "custom_tool_call_output", "output": "done"}], True),
         ([*CODEX, *CODEX_CALL, CODEX_RESULT, item("assistant", "a.py"), item("user", "Thanks. Next?")], False),
+        ([*CODEX, {"type": "mcp_approval_request", "id": "1"}, {"type": "mcp_approval_response"}], True),
+        ([CLAUDE_CODE, {"role": "assistant", "content": [THOUGHT, text("Done.")]}, SLASH_COMMAND], False),
+        ([CLAUDE_CODE, {"role": "assistant", "content": [THOUGHT]}, user(reminder(1))], True),
+        ([CLAUDE_CODE, {"role": "assistant", "content": [TOOL_USE, text("…")]}, user(reminder(1))], True),
         ([*CLINE, CHAT_CALL, CHAT_RESULT], True),
         ([*CLINE, CHAT_CALL, CHAT_RESULT, user(text("<environment_details>x</environment_details>"))], True),
         ([*CLINE, CHAT_CALL, CHAT_RESULT, user(text("Not that one."))], False),
@@ -459,3 +464,84 @@ async def test_many_conversations_at_once_do_not_mix(running) -> None:
         assert [r.headers["x-turnout-candidate"] for r in (first, then)] == [expected, expected]
 
     await asyncio.gather(*(converse(i) for i in range(20)))
+
+
+BILLING = {"type": "text", "text": "x-anthropic-billing-header: cch=1"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_same"),
+    [
+        ({"system": "You plan."}, {"system": "You write."}, False),
+        ({"instructions": "You plan."}, {"instructions": "You write."}, False),
+        ({}, {"system": "You write."}, False),
+        ({"system": [text("You plan.")]}, {"system": "You plan."}, True),
+        (
+            {"system": [{**BILLING, "text": BILLING["text"] + "2"}, text("You plan.")]},
+            {"system": [BILLING, text("You plan.")]},
+            True,
+        ),
+        ({"system": "At 09:15 you plan."}, {"system": "At 10:16 you plan."}, True),
+        ({"system": "p" * 500 + "Thursday"}, {"system": "p" * 500 + "Friday"}, True),
+        ({"system": [text("p" * 300), text("p" * 200 + "Thursday")]}, {"system": "p" * 300 + "x"}, False),
+    ],
+)
+def test_the_beginning_of_the_systems_text_tells_conversations_apart(first, second, is_same) -> None:
+    memory = Conversations()
+    hello = {"role": "user", "content": "hello"}
+    place(memory, {"messages": [hello], **first}).answered("medium", Usage(10, 5), None)
+    answered = [hello, {"role": "assistant", "content": "a"}, {"role": "user", "content": "more"}]
+    assert (place(memory, {"messages": answered, **second}).history() is not None) is is_same
+
+
+@pytest.mark.parametrize("system", ["system", "developer"])
+def test_a_chat_that_opens_once_more_is_new_with_a_system_message_too(system: str) -> None:
+    for opening in (
+        [{"role": "user", "content": "hi"}],
+        [{"role": system, "content": "s"}, {"role": "user", "content": "hi"}],
+    ):
+        memory = Conversations()
+        for _ in range(2):
+            turn = place(memory, {"messages": opening})
+            assert turn.became("medium") == b"new"
+            turn.answered("medium", Usage(10, 5), None)
+        other = [{"role": system, "content": "other"}, *opening[-1:], {"role": "assistant", "content": "a"}]
+        assert place(memory, {"messages": other}).history() is None
+
+
+async def test_a_rule_that_begins_to_match_does_not_break_a_turn(start, pool_toml) -> None:
+    rules = """
+[[rules]]
+name = "long"
+scenario = "large"
+min_input_tokens = 300
+
+[[rules]]
+name = "fixed"
+scenario = "small"
+metadata = { to = "small" }
+"""
+    tools = [{"type": "function", "function": {"name": "ls", "parameters": {}}}]
+    long_result = {"role": "tool", "tool_call_id": "call_1", "content": "z" * 2_000}
+    async with start(rules + pool_toml) as gateway:
+
+        async def ask(*said: object, **more: object):
+            body = {"model": "auto", "messages": list(said), "tools": tools, **more}
+            return await gateway.client.post("/v1/chat/completions", json=body)
+
+        hello = {"role": "user", "content": "Say hello."}
+        assert (await ask(hello)).headers["x-turnout-candidate"] == "medium"
+        gone_on = await ask(hello, CHAT_CALL, long_result)
+        assert gone_on.headers["x-turnout-candidate"] == "medium"
+        assert "x-turnout-rule" not in gone_on.headers
+        done = (hello, CHAT_CALL, long_result, {"role": "assistant", "content": "a.py"})
+        asked_anew = await ask(*done, {"role": "user", "content": "And now?"})
+        assert (asked_anew.headers["x-turnout-candidate"], asked_anew.headers["x-turnout-rule"]) == ("large", "long")
+        # The other way round: a rule that no longer matches goes on to lead the turn it began.
+        opening = {"role": "user", "content": "Another matter."}
+        led = await ask(opening, metadata={"to": "small"})
+        assert (led.headers["x-turnout-candidate"], led.headers["x-turnout-rule"]) == ("small", "fixed")
+        led = await ask(opening, CHAT_CALL, long_result)
+        assert (led.headers["x-turnout-candidate"], led.headers["x-turnout-rule"]) == ("small", "fixed")
+        refused = await ask(opening, CHAT_CALL, long_result, turnout={"deny": ["small"]})
+        assert refused.status_code == 400

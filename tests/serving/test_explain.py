@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from router import Decision, Policy
+from serving.deciding import Decided
 from serving.explain_command import explain
+from serving.explanation import MAX_HEADER_BYTES, headers_of
+from serving.question import read_question
 
 CONFIG = """
 [server]
@@ -167,3 +171,31 @@ def test_the_demo_config_needs_nothing() -> None:
     result = CliRunner().invoke(explain, ["What is 17 * 23?"])
     assert result.exit_code == 0, result.output
     assert "chosen" in result.output
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"prompt": "hello"}', "utf-8")
+    for arguments, told in (
+        (["--image", "--body", str(body)], "--image goes with PROMPT"),
+        (["hello", "--api", "completions", "--image"], "neither pictures nor tools"),
+        (["hello", "--api", "completions", "--tools", "1"], "neither pictures nor tools"),
+    ):
+        said = CliRunner().invoke(explain, arguments)
+        assert said.exit_code == 2
+        assert told in said.output
+
+
+def test_completions_are_an_api_like_the_others() -> None:
+    asked, api = read_question({"api": "completions", "prompt": "hello"})
+    assert (api, asked.prompt.text, "messages" in asked.body) == ("completions", "hello", False)
+    assert read_question({"prompt": "hello"})[1] == "chat"
+
+
+def test_an_explanation_fits_its_header_whatever_names_are_in_it() -> None:
+    decision = Decision("c", ("c",), Policy("designated", 0.0), "r" * 4_000, "b", 1.0, "bundle@1", task="t" * 4_000)
+    for name in ("é" * 4_000, "short"):
+        decided = Decided(decision, ("c" * 3_000, "d"), (), "auto", name, name, is_explained=True)
+        headers = dict(headers_of(decided))
+        assert len(headers[b"x-turnout-explanation"]) <= MAX_HEADER_BYTES
+        assert json.loads(headers[b"x-turnout-explanation"])["reason"] == ""

@@ -22,6 +22,7 @@ from serving.modalities import modalities_of
 from serving.rules import Facts, Rule, compiled, first_match, is_within, minutes_of, shadowed, verdicts
 from serving.scenario_settings import RuleSettings
 from serving.settings import load
+from serving.state import build
 from serving.tables import read
 
 SECRET = "sk-turnout-alice-0000000000000000"
@@ -317,7 +318,8 @@ async def test_rules_read_whose_key_it_is_and_never_lift_its_limits(start, pool_
         '[[rules]]\nname = "web"\nscenario = "large"\nprojects = ["web-*"]\n'
         '[[rules]]\nname = "rest"\nscenario = "auto:price"\n'
     )
-    key = f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\n'
+    web = f'[[keys]]\nname = "web"\nsha256 = "{"0" * 64}"\nproject = "web-site"\n'
+    key = web + f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\n'
     path, body, _ = BODIES["chat"]
     for more, candidate, by in (
         ('project = "web-shop"\n', "large", "web"),
@@ -485,3 +487,90 @@ class TestLanguages:
         with pytest.raises(SettingsError, match=r"line \d+: rules\.0\.languages: 'xq' cannot be told"):
             async with start(rules.replace('"de"', '"xq"') + pool_toml):
                 pass
+
+
+async def test_a_name_that_looks_like_a_scenario_or_a_preset_is_never_something_else(start, pool_toml) -> None:
+    scenario = '[scenarios.private]\ncandidates = ["small"]\n'
+    by_alias = '[aliases]\n"*" = "auto"\n'
+    by_rule = '[[rules]]\nname = "rest"\nmodels = ["*"]\nscenario = "auto:quality"\n'
+    for caught in (by_alias, by_rule):
+        async with start(caught + scenario + pool_toml) as gateway:
+            for model, status in (("scenario:privat", 404), ("auto:prcie", 404), ("gpt-9", 200), ("auto:price", 200)):
+                assert (await gateway.chat(model=model)).status_code == status
+            assert (await gateway.chat(model="scenario:private")).headers["x-turnout-scenario"] == "private"
+
+
+async def test_count_tokens_takes_the_names_that_rules_catch(start, pool_toml) -> None:
+    rules = """
+[[rules]]
+name = "claude"
+models = ["claude-*"]
+scenario = "small"
+"""
+    async with start(rules + pool_toml) as gateway:
+        for model, status in (("claude-x", 200), ("auto", 200), ("gpt-9", 404), ("scenario:x", 404)):
+            asked = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+            counted = await gateway.client.post("/v1/messages/count_tokens", json=asked)
+            assert counted.status_code == status
+            assert (await gateway.client.post("/v1/messages", json=asked)).status_code == status
+
+
+async def test_route_tells_a_restricted_key_nothing_of_other_candidates(start, pool_toml) -> None:
+    rules = """
+[[rules]]
+name = "r1"
+scenario = "large"
+metadata = { a = "b-secret-*" }
+
+[[rules]]
+name = "r2"
+scenario = "auto:price"
+models = ["lar*"]
+"""
+    for models, is_told in (('["small"]', False), ('["*"]', True)):
+        key = f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\nmodels = {models}\n'
+        async with start(key + rules + pool_toml) as gateway:
+            for model in ("auto", "auto:price"):
+                asked = {"prompt": "hello", "model": model}
+                told = (await gateway.client.post("/v1/route", json=asked, headers=AUTH)).text
+                assert ("large" in told) is is_told
+                assert ("b-secret" in told or model != "auto") is (is_told or model != "auto")
+                assert ("lar*" in told or model != "auto") is (is_told or model != "auto")
+
+
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        ('[[keys]]\nname = "bob"\nsha256 = "{same}"\n', "keys.1.sha256"),
+        ('[[keys]]\nname = "bob"\nsha256 = "{other}"\nmodels = ["gtp-*"]\n', "keys.1.models"),
+        ('[[rules]]\nname = "r"\nscenario = "auto:price"\nkeys = ["alcie"]\n', "rules.0.keys"),
+        ('[[rules]]\nname = "r"\nscenario = "auto:price"\nprojects = ["x"]\n', "rules.0.projects"),
+        ('[[rules]]\nname = "r"\nscenario = "auto:price"\nteams = ["x"]\n', "rules.0.teams"),
+        (
+            '[[keys]]\nname = "bob"\nsha256 = "{other}"\nteam = "x"\n'
+            '[[rules]]\nname = "r"\nscenario = "auto:price"\nkeys = ["alice"]\nteams = ["x"]\n',
+            "keys and teams match none of",
+        ),
+        ('[scenarios."a b"]\nthreshold = 0.5\n', "a name of letters"),
+        ('[routing.presets."é"]\nkind = "threshold"\nvalue = 0.5\n', "a name of letters"),
+    ],
+)
+def test_keys_and_names_are_judged_as_a_whole(configure, pool_toml, added: str, told: str) -> None:
+    key = f'[[keys]]\nname = "alice"\nsha256 = "{SHA256}"\n'
+    with pytest.raises(SettingsError) as caught:
+        configure(key + added.format(same=SHA256, other="0" * 64) + pool_toml)
+    assert told in str(caught.value)
+    assert SHA256 not in str(caught.value)
+
+
+def test_a_pool_of_which_nothing_is_predicted_is_refused(configure, pool_toml) -> None:
+    stranger = '[[candidates]]\nname = "new"\n{like}deployments = [{{ provider = "emulator", model = "n" }}]\n'
+    scenario = '[scenarios.s]\ncandidates = ["new"]\n{policy}\n'
+
+    def made(policy: str = "threshold = 0.5", like: str = "") -> None:
+        build(configure(scenario.format(policy=policy) + stranger.format(like=like) + pool_toml), is_offline=True)
+
+    with pytest.raises(SettingsError, match=r"scenarios\.s: its pool is empty"):
+        made()
+    made(like='like = "small"\n')
+    made(policy='candidate = "new"')
