@@ -405,7 +405,7 @@ async def test_endless_trailers_close_the_connection(line: bytes, is_refused: bo
                 await asyncio.sleep(0.001)
                 n_sent += 1
             await asyncio.wait_for(reader.read(), 5)
-        assert n_sent < 100, "closed long before the deadline of a body"
+        assert n_sent < 20, "closed by size, long before the deadline of a body"
         assert len(scopes[0]["headers"]) == 2
 
 
