@@ -100,7 +100,7 @@ class Failover:
 
     def rest_s(self) -> float | None:
         """Return how long to rest where :meth:`first` found nobody; None where that is not worth it."""
-        wait_s = self._pool.wait_s(self._order, self._deployments)
+        wait_s = self._pool.free_in_s(self._order, self._deployments, self._barred)
         if wait_s is None or wait_s > self._patience_s or self._pool.now() + wait_s >= self._until:
             return None
         # Who waits with others does not come back with all of them at once.

@@ -148,6 +148,29 @@ class Pool:
         ]
         return max(0.0, min(waits)) if waits else None
 
+    def free_in_s(self, candidates: Iterable[str], among: Container[str], but: Container[str] = ()) -> float | None:
+        """Return how long until one of these may be called as a matter of course: neither resting nor ejected.
+
+        Parameters
+        ----------
+        candidates : iterable of str
+        among, but : container of str
+            The deployments that count, and those that do not.
+
+        Returns
+        -------
+        float or None
+            Seconds; of one that is at its limit a second, though it may have room at any moment. None without any.
+        """
+        now = self._clock()
+        waits = [
+            max(d.health.available_at(now) - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
+            for name in candidates
+            for d in self._by_candidate.get(name, ())
+            if d.name in among and d.name not in but
+        ]
+        return min(waits, default=None)
+
     def now(self) -> float:
         """Return the pool's own time, in monotonic seconds."""
         return self._clock()

@@ -158,15 +158,14 @@ def test_of_one_that_nobody_knows_a_stream_is_not_awaited_for_minutes() -> None:
     assert failover.first_content_s(failover.first()) == MOST_UNKNOWN_S
 
 
-def test_after_the_failure_that_ejects_the_only_one_there_is_a_pause() -> None:
+def test_the_failure_that_ejects_the_only_one_is_final_and_nobody_waits_for_it() -> None:
     pool = Pool({"a1": "a"})
     failover = Failover(pool, ["a"], {}, {"a1"}, max_attempts=3, until=inf)
     for _ in range(4):
         pool.begin("a1").finish("broken")
     failover.first()
     pool.begin("a1").finish("broken")
-    further = failover.after(UpstreamBroken("it broke"), "a")
-    assert further is not None and further[1] >= 0.05
+    assert failover.after(UpstreamBroken("it broke"), "a") is None
 
 
 async def test_a_deployment_that_cannot_be_sent_the_request_takes_no_retry_away(start) -> None:
