@@ -8,7 +8,8 @@ stands alone, and are otherwise unchanged. Pure arithmetic; who remembers a conv
 A choice binds the requests of one human turn: while tools are called nobody else may answer, afterwards everybody may,
 and who was left is still warm for a while. How many there will be is an assumption, the average so far
 (:func:`n_requests_bound`); spreading over all that may remain in the conversation was worse for chat and for most
-documents, and no different for agents (``benchmarks/conversations.py``). How fast providers read is another (:data:`S_PER_PREFILL_TOKEN`).
+documents, and no different for agents (``benchmarks/conversations.py``). How fast providers read is another
+(:data:`S_PER_PREFILL_TOKEN`).
 """
 
 from __future__ import annotations

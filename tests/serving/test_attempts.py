@@ -51,13 +51,18 @@ def server_of(more: str = "max_attempts = 3") -> str:
 async def raw_provider(say: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
     """Serve one raw answer to every request; give the candidate's TOML, with the emulator behind it."""
 
+    handling: list[asyncio.Task[None]] = []
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        handling.append(asyncio.current_task())
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
             (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
             await reader.readexactly(int(length.split(b":")[1]))
             await say(writer)
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -71,6 +76,9 @@ async def raw_provider(say: Callable[[asyncio.StreamWriter], Awaitable[None]]) -
         )
     finally:
         server.close()
+        for task in handling:
+            task.cancel()
+        await asyncio.gather(*handling, return_exceptions=True)
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
