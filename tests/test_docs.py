@@ -47,7 +47,7 @@ def test_every_package_directory_is_in_the_layout():
 def test_the_toml_example_of_the_readme_is_valid(tmp_path, monkeypatch):
     from serving import settings
 
-    example = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+    example = re.search(r"```toml\n(\[server\].*?)```", README, re.DOTALL)
     assert example
     path = tmp_path / "turnout.toml"
     path.write_text(example[1])
