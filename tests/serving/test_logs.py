@@ -98,3 +98,15 @@ def test_long_strings_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure()
     logs.event("request", {"requested_model": "x" * 10_000})
     assert _lines(capsys)[0]["requested_model"] == "x" * logs.N_CHARACTERS
+
+
+async def test_nothing_that_a_request_says_of_itself_is_withheld(running, caplog) -> None:
+    with caplog.at_level("INFO", "turnout"):
+        for stream in (False, True):
+            await running.chat(stream=stream, logit_bias={"1": 1})
+    lines = [record.fields for record in caplog.records if record.message == "request"]
+    told = [fields() if callable(fields) else fields for fields in lines]
+    assert len(told) == 2
+    for fields in told:
+        assert "withheld" not in logs._allowed(fields)
+        assert logs._allowed(fields)["api"] == "chat"
