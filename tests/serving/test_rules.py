@@ -221,7 +221,7 @@ def compile_tables(rows: list[dict[str, Any]]) -> tuple[Rule, ...]:
     return compiled(row for row in made if row is not None)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(tables, min_size=2, max_size=3) | alike, st.lists(some_facts, min_size=12, max_size=12))
 def test_what_is_called_unreachable_never_matches_first(rows: list[dict[str, Any]], many: list[Facts]) -> None:
     rules = compile_tables(rows)

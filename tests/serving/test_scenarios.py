@@ -153,7 +153,7 @@ async def test_failover_never_leaves_what_is_demanded(start, model, is_stream) -
     async with start(PLACED, server=REGIONS) as gateway:
         for name in IN_EUROPE:
             gateway.provider.faults.put(name, Fault(status=500))
-        for demand in ({"regions": ["eu"]}, {"data_policies": ["zdr"]}, {"regions": ["eu", "mars"]}) * 8:
+        for demand in ({"regions": ["eu"]}, {"data_policies": ["zdr"]}, {"regions": ["eu", "mars"]}) * 3:
             said = await ask(gateway, model=model, stream=is_stream, turnout=demand)
             assert said.status_code >= 500, "whoever could answer may not"
         assert set(gateway.provider.seen) <= IN_EUROPE
