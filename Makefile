@@ -11,17 +11,29 @@ NODE_CLIENTS = $(patsubst %,tests/clients/node/%/node_modules/.done,sdk agents)
 TORCH = torch==2.13.0
 UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-.PHONY: run test clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing
+# The environments of the tests do not depend on each other; most of their making is waiting.
+MAKEFLAGS += --jobs=3
+
+.PHONY: run test test-checks test-clients test-others clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
 
+# Clients are programs that mostly wait, so the other tests and the checks that run nothing go on beside them.
 test: $(VENV)/.encoder $(CLIENTS)
+	+$(MAKE) --no-print-directory --output-sync=target test-checks test-clients test-others
+
+test-checks:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+test-clients:
+	$(BIN)/python -m pytest tests/clients
+
+test-others:
+	$(BIN)/python -m pytest --ignore=tests/clients
 
 # The client packages people use, unchanged, through a gateway before emulated providers of every dialect.
 clients: $(VENV)/.dev $(CLIENTS)

@@ -128,7 +128,7 @@ def chaos() -> str:
     lines = [
         f"`turnout chaos --seed {report['seed']}` on the same two cores, which gateway, providers, proxies and callers "
         f"share; load average at the start {report['load_average'][0]:g} (the soak is a run of its own, "
-        "`--soak-minutes 30`):",
+        "`--soak-minutes 30`, while tests ran beside it; *again* is a check measured once more after a mend):",
         "",
         "| check | what happens | asked | measured | met |",
         "|---|---|---|---|---|",
@@ -136,7 +136,8 @@ def chaos() -> str:
     for check in checks:
         for i, bound in enumerate(check["asked"]):
             asked = f"{bound['figure'].replace('_', ' ')} {bound['relation']} {_told(bound)}"
-            name, about = (f"`{check['name']}`", check["about"]) if i == 0 else ("", "")
+            again = " (again)" if check.get("is_rerun") else ""
+            name, about = (f"`{check['name']}`{again}", check["about"]) if i == 0 else ("", "")
             lines.append(f"| {name} | {about} | {asked} | {bound['told']} | {'yes' if bound['is_met'] else '**no**'} |")
     return "\n".join(lines)
 
