@@ -12,15 +12,14 @@ from serving.course import Course, course_of
 from serving.deciding import meets
 from serving.dialects.passing_states import filter_messages
 from serving.errors import UpstreamError
-from serving.exchange import Exchange, Header
+from serving.exchange import CHARACTERS_PER_TOKEN, Exchange, Header
 from serving.fields import request_of
 from serving.gateway import Answer, Gateway
 from serving.keys import Principal
 from serving.sending import to_send
 from serving.state import State
 
-#: What a token of English is, roughly, and what a message costs besides its words.
-CHARACTERS_PER_TOKEN = 4
+#: What a message costs besides its words, in tokens.
 TOKENS_PER_MESSAGE = 4
 #: Longer than this an estimate is better than to wait.
 PATIENCE_S = 10.0

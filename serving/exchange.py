@@ -29,7 +29,7 @@ from serving.state import State
 
 Header = tuple[bytes, bytes]
 _NOTHING_USED = Usage()
-#: Of text that nobody counted.
+#: What a token of English is, roughly, of text that nobody counted.
 CHARACTERS_PER_TOKEN = 4
 #: Of the report in a header; the record has it whole.
 MAX_LOST_BYTES = 2_048
@@ -171,8 +171,7 @@ class Exchange:
             if attempt.told:
                 headers.append((b"x-turnout-lost", lost(attempt.told).encode("latin-1")[:MAX_LOST_BYTES]))
             if self.attempts:
-                failed = ", ".join(f"{name};{outcome}" for name, outcome in self.attempts)
-                headers.append((b"x-turnout-failed-attempts", failed.encode("latin-1", "replace")))
+                headers.append((b"x-turnout-failed-attempts", self._failed().encode("latin-1", "replace")))
             if (spoken := attempt.relay.line.dialect) != self.api:
                 headers.append((b"x-turnout-translated", f"{self.api}>{spoken}".encode()))
         if self.decision is not None:
@@ -256,11 +255,15 @@ class Exchange:
             api=self.api or None,
             upstream_dialect=attempt.relay.line.dialect if attempt else None,
             losses=(lost(attempt.relay.losses) if attempt else "") or None,
-            attempts=", ".join(f"{name};{outcome}" for name, outcome in self.attempts) or None,
+            attempts=self._failed() or None,
             is_usage_estimated=self.is_usage_estimated,
             scenario=self.scenario,
             rule=self.rule,
         )
+
+    def _failed(self) -> str:
+        """Write the attempts that did not answer, such as ``large@provider/model;overloaded``."""
+        return ", ".join(f"{name};{outcome}" for name, outcome in self.attempts)
 
     def _who(self) -> str | None:
         """Return the candidate that answered, else the one decided for."""

@@ -87,11 +87,6 @@ class Durations:
         """Return how many durations a quantile is of."""
         return len(self._ring)
 
-    @property
-    def n_seen(self) -> int:
-        """How many of the latest are known, at most 256."""
-        return len(self._ring)
-
     def quantile_s(self, q: float) -> float | None:
         """Return the q-quantile (nearest rank, q in (0, 1]) of the latest durations; None before any."""
         latest = self._sorted

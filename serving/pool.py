@@ -17,12 +17,10 @@ from math import inf
 from router import Speed
 from serving.health import RetryBudget
 from serving.latency import Histogram
-from serving.tally import Call, DeploymentStatus, Tally
+from serving.tally import DEADLINE_OF, Call, DeploymentStatus, Tally
 
 __all__ = ["Call", "DeploymentStatus", "Pool"]
 
-#: Answers by which it is known how slow is slow.
-_N_KNOWN = 20
 #: An answer that is so much older than another's says no more how fast a deployment is: it gets its turn again.
 STALE_S = 600.0
 #: For how long the speeds of candidates are taken as they were.
@@ -140,13 +138,10 @@ class Pool:
         is all of them.
         """
         now = self._clock()
-        waits = [
-            max(d.health.cooling_until - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
-            for name in candidates
-            for d in self._by_candidate.get(name, ())
-            if among is None or d.name in among
+        tallies = [
+            d for name in candidates for d in self._by_candidate.get(name, ()) if among is None or d.name in among
         ]
-        return max(0.0, min(waits)) if waits else None
+        return min((_wait_s(d, d.health.cooling_until, now) for d in tallies), default=None)
 
     def free_in_s(self, candidates: Iterable[str], among: Container[str], but: Container[str] = ()) -> float | None:
         """Return how long until one of these may be called as a matter of course: neither resting nor ejected.
@@ -163,12 +158,8 @@ class Pool:
             Seconds; of one that is at its limit a second, though it may have room at any moment. None without any.
         """
         now = self._clock()
-        waits = [
-            max(d.health.available_at(now) - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
-            for name in candidates
-            for d in self._by_candidate.get(name, ())
-            if d.name in among and d.name not in but
-        ]
+        tallies = [d for name in candidates for d in self._by_candidate.get(name, ()) if d.name in among]
+        waits = (_wait_s(d, d.health.available_at(now), now) for d in tallies if d.name not in but)
         return min(waits, default=None)
 
     def now(self) -> float:
@@ -280,7 +271,7 @@ class Pool:
         if status is None:
             return None
         seen = status.durations(is_stream)
-        return seen.quantile_s(0.95) if seen.n_recent() >= _N_KNOWN else None
+        return seen.quantile_s(0.95) if seen.n_recent() >= DEADLINE_OF else None
 
     def snapshot(self) -> tuple[DeploymentStatus, ...]:
         """Return the status of every deployment, in the order of the settings."""
@@ -298,6 +289,11 @@ def _last_resort(tallies: Sequence[Tally], now: float) -> list[Tally]:
     if busy:
         return [min(busy, key=lambda d: d.n_in_flight / (d.capacity.limit or inf))]
     return [d for d in tallies if now >= d.health.cooling_until and d.capacity.has_room(now, d.n_in_flight)]
+
+
+def _wait_s(d: Tally, until: float, now: float) -> float:
+    """Return how long until then, and at least a second where a deployment is at its limit."""
+    return max(until - now, 0.0 if d.capacity.has_room(now, d.n_in_flight) else FULL_S)
 
 
 def _typical_s(speed: Speed) -> float:
