@@ -16,6 +16,7 @@ import pytest
 
 from serving import logs, records
 from serving.records import NullRecordStore, RecordStatus, RecordStore, RequestRecord, SqliteRecordStore
+from serving.storage.migrations import MIGRATIONS
 
 RECORD = RequestRecord(
     id="dec-1",
@@ -190,11 +191,7 @@ def test_migrations_run_once_and_are_noted(tmp_path: Path) -> None:
         assert store.status().n_written == 1
     database = sqlite3.connect(path)
     assert database.execute("SELECT name FROM migration").fetchall() == [
-        ("m001_request",),
-        ("m002_translation",),
-        ("m003_attempts",),
-        ("m004_estimates",),
-        ("m005_scenarios",),
+        (migration.__name__,) for migration in MIGRATIONS
     ]
     database.close()
 
