@@ -138,4 +138,5 @@ def verify(store: Store, version: Version) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    # MLflow takes no plus sign in a key.
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -212,12 +212,13 @@ class EnvironmentTracking:
     run_id: str | None
 
 
-#: MLflow's defaults report home, wait minutes for a store that does not answer, and draw bars over ours.
+#: MLflow's defaults report home, wait minutes for a store that does not answer, and print between our lines.
 _MLFLOW_DEFAULTS: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
