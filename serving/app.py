@@ -33,6 +33,8 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.feedback import FeedbackStore
+from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
@@ -41,6 +43,8 @@ from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
+from serving.storage.votes import SqliteFeedbackStore
+from serving.storage.writer import SqliteWriter
 
 
 class Application:
@@ -62,11 +66,13 @@ class Application:
         upstream: Upstream,
         records: RecordStore,
         emulator: EmulatorServer,
+        feedback: FeedbackStore | None = None,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
-        self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
+        states = ReasoningStates(state_secret(settings))
+        self.gateway = Gateway(upstream, Pool({}), records, states, feedback=feedback)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -166,6 +172,7 @@ def create_app(
     upstream: Upstream | None = None,
     records: RecordStore | None = None,
     emulator: EmulatorServer | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Application:
     """Put the gateway together; nothing is opened until its lifespan begins.
 
@@ -180,16 +187,24 @@ def create_app(
         Default: the SQLite file of the settings, or none.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
+    feedback : FeedbackStore, optional
+        Default: where the records are kept by default, else none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    if records is None:
-        records = NullRecordStore() if path is None else SqliteRecordStore(path)
+    if records is None and path is not None:
+        writer = SqliteWriter(path)
+        records, feedback = SqliteRecordStore(writer), feedback or SqliteFeedbackStore(writer)
     return Application(
-        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), records, emulator or EmulatorServer()
+        settings,
+        reread or (lambda: settings),
+        upstream or AiohttpUpstream(),
+        records or NullRecordStore(),
+        emulator or EmulatorServer(),
+        feedback,
     )
 
 
@@ -219,6 +234,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(feedback_api(application.gateway))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)
