@@ -28,7 +28,7 @@ from router.domain import Floats, Predictions
 from router.errors import BundleCorrupt, BundleMissing, BundleSchemaUnknown, BundleUnsafe, ParityFailed
 from router.features import FEATURE_SCHEMA, Encoder, encoder_of
 from router.manifest import FileEntry, Manifest
-from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
+from router.predictors import INPUT, QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
 from router.recent import Recent
 
 MANIFEST, PARITY = "manifest.json", "parity.npz"
@@ -50,6 +50,7 @@ class Bundle:
     manifest: Manifest
     encoder: Encoder
     predictor: Predictor
+    encoder_id: str = field(init=False, compare=False)
     _tokens_per_character: Floats = field(init=False, repr=False, compare=False)
     _without_tokens: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
     _recent: Recent[dict[str, Floats]] = field(init=False, repr=False, compare=False)
@@ -59,6 +60,7 @@ class Bundle:
         columns = self.manifest.candidates
         rates = np.array([column.input_tokens_per_character for column in columns], np.float32)
         unknown = np.array([not column.knows_output_tokens for column in columns])
+        object.__setattr__(self, "encoder_id", self.manifest.encoder_id)
         object.__setattr__(self, "_tokens_per_character", rates)
         object.__setattr__(self, "_without_tokens", unknown if unknown.any() else None)
         object.__setattr__(self, "_recent", Recent(self._kept_outputs))
@@ -90,18 +92,24 @@ class Bundle:
     def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
         """Return what the graphs give for n texts, (n, m) each and tasks (n, K); NaN for token counts not known.
 
-        Of a single text, as serving asks, it may be what was computed when the text came before; not to be changed.
+        Of a single text, as serving asks, it may be what was computed when the text came before; not to be changed;
+        and the features that the graphs read are among it, (1, dim).
         """
         return dict(self._recent.of(texts[0])) if len(texts) == 1 else self._computed(texts)
 
     def _kept_outputs(self, text: str) -> dict[str, Floats]:
-        outputs = self._computed([text])
+        features = self.encoder.encode([text])
+        outputs = self._predicted(features)
+        outputs[INPUT] = features
         for values in outputs.values():
             values.setflags(write=False)
         return outputs
 
     def _computed(self, texts: Sequence[str]) -> dict[str, Floats]:
-        outputs = self.predictor.predict(self.encoder.encode(texts))
+        return self._predicted(self.encoder.encode(texts))
+
+    def _predicted(self, features: Floats) -> dict[str, Floats]:
+        outputs = self.predictor.predict(features)
         if self._without_tokens is not None:
             for name in TOKENS_OUTPUTS:
                 outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
