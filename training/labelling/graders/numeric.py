@@ -18,7 +18,7 @@ DEFAULT_RELATIVE = 1e-6
 
 
 class Numeric:
-    """Reads the first number of what is marked as the result, after a ``=`` in it; else the last of the whole answer."""
+    """Reads the first number of what is marked as the result, after a ``=`` in it; else the last of all the answer."""
 
     name = "numeric"
     needs = "reference"
