@@ -39,7 +39,9 @@ class Target:
     identity: str = ""
     is_emulated: bool = False
 
-    def worst_cost_usd(self, messages: list[Mapping[str, object]], extra: object, max_output_tokens: int) -> float | None:
+    def worst_cost_usd(
+        self, messages: list[Mapping[str, object]], extra: object, max_output_tokens: int
+    ) -> float | None:
         """Return what a call costs at most, whatever is cached and however long it is.
 
         Parameters

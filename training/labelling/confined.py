@@ -141,7 +141,7 @@ def _seccomp(libc: ctypes.CDLL) -> bool:
     row(_RETURN, _ALLOW)
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in rows))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rows), ctypes.addressof(code)))
-    return libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program) == 0
+    return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program) == 0)
 
 
 def _landlock(libc: ctypes.CDLL, folder: str) -> bool:
@@ -168,9 +168,9 @@ def _landlock(libc: ctypes.CDLL, folder: str) -> bool:
         if libc.syscall(_LANDLOCK_ADD, ruleset, 1, struct.pack("=Qi", allowed, descriptor), 0):
             return False
         os.close(descriptor)
-    done: bool = libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
+    is_done = bool(libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
     os.close(ruleset)
-    return done
+    return is_done
 
 
 def _run(program: str, tests: list[str]) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import httpx
 
@@ -132,4 +133,5 @@ def _price(told: object) -> Price | None:
         return None
     tiers = told.get("tiers") or []
     parts = [PriceTier(tier["above_input_tokens"], price) for tier in tiers if (price := _price(tier["price"]))]
-    return Price(*(told.get(name) for name in _PRICES), tiers=tuple(parts))
+    amounts: dict[str, Any] = {name: told.get(name) for name in _PRICES}
+    return Price(**amounts, tiers=tuple(parts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,22 @@ def _question(row: Mapping[Any, object], graders: Mapping[str, Grader], default:
 
 
 def _cell(row: Mapping[Any, object], name: str) -> object:
-    value = row.get(name)
-    if hasattr(value, "tolist"):  # of Parquet, an array
-        value = value.tolist()
+    value = _plain(row.get(name))
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for the arrays that Parquet gives, however deep, and no field that is null in an object."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        # Parquet gives every object the fields of all of them.
+        return {name: _plain(one) for name, one in value.items() if one is not None}
+    return value
 
 
 def _text(row: Mapping[Any, object], name: str) -> str | None:
@@ -131,14 +142,9 @@ def _messages(row: Mapping[Any, object], prompt: str | None) -> list[Mapping[str
     if messages is None:
         return [{"role": "user", "content": prompt}]
     for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise _Wrong("messages", "a message without role or content", "both, as Chat Completions has them")
-    return _without_nulls(messages)
-
-
-def _without_nulls(messages: list[Any]) -> list[Mapping[str, object]]:
-    # Parquet gives every message the fields of all of them.
-    return [{name: value for name, value in message.items() if value is not None} for message in messages]
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _Wrong("messages", "a message without a role", "messages as Chat Completions has them")
+    return list(messages)
 
 
 def _reference(row: Mapping[Any, object]) -> str | tuple[str, ...] | None:
@@ -162,10 +168,8 @@ def _is_scalar(value: object) -> bool:
 def _tests(row: Mapping[Any, object]) -> tuple[str, ...]:
     value = _cell(row, "tests")
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
+        with suppress(ValueError):  # Python source may begin with a list
             value = json.loads(value)
-        except ValueError:
-            pass  # Python source may begin with a list
     if isinstance(value, list) and all(isinstance(test, str) for test in value):
         return tuple(value)
     if value is None or isinstance(value, str):
@@ -191,7 +195,7 @@ def _parameters(row: Mapping[Any, object]) -> Mapping[str, object]:
     ours = sorted(set(parameters) & set(_OURS))
     if ours:
         raise _Wrong("parameters", f"{', '.join(ours)}", "no field that turnout label sets itself")
-    return {name: value for name, value in parameters.items() if value is not None}
+    return dict(parameters)
 
 
 def _json(row: Mapping[Any, object], name: str, kind: type, expected: str) -> Any:

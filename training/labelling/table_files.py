@@ -1,4 +1,4 @@
-"""What a run leaves behind: the table that ``turnout train`` reads, and a line per label that says how it came to be."""
+"""What a run leaves behind: the table that ``turnout train`` reads, and a line per label on how it came to be."""
 
 from __future__ import annotations
 
