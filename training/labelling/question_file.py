@@ -98,7 +98,7 @@ def _question(row: Mapping[Any, object], graders: Mapping[str, Grader], default:
         tolerance=_tolerance(row),
         parameters=_parameters(row),
     )
-    if not question.prompt.strip():
+    if not any(message["role"] == "user" for message in messages) or not question.prompt.strip():
         raise _Wrong("messages", "no text that a user says", "a user message with text")
     if grader in graders and (expected := graders[grader].problem(question)) is not None:
         needs = graders[grader].needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ CONFIG = """
 port = 0
 bundle = "{bundle}"
 database = ""
-max_attempts = 1
+max_attempts = {max_attempts}
 watch_bundle_s = 0
 
 [[providers]]
@@ -42,6 +42,7 @@ name = "{name}"
 input_usd_per_mtok = {usd}
 output_usd_per_mtok = {usd}
 deployments = [{{ provider = "own", model = "{name}" }}]
+{more}
 """
 
 
@@ -128,16 +129,27 @@ async def served(config: Path) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def stand(tmp_path: Path, tiny_bundle: Path) -> AsyncIterator[Stand]:
-    """Candidates ``good``, ``bad`` and ``judge``, at 1, 1 and 10 USD per million tokens."""
-    provider = Provider()
-    async with provided(provider) as url:
-        config = tmp_path / "turnout.toml"
-        names = {"good": 1.0, "bad": 1.0, "judge": 10.0}
-        pool = "".join(CANDIDATE.format(name=name, usd=usd) for name, usd in names.items())
-        config.write_text(CONFIG.format(bundle=tiny_bundle, url=url) + pool)
-        async with served(config) as root:
-            yield Stand(provider, root, tmp_path / "table")
+def start(tmp_path: Path, tiny_bundle: Path) -> Callable[..., AbstractAsyncContextManager[Stand]]:
+    """Return a context manager: candidates ``good``, ``bad`` and ``judge``, at 1, 1 and 10 USD per million tokens."""
+
+    @asynccontextmanager
+    async def standing(bad: str = "", more: str = "", max_attempts: int = 1) -> AsyncIterator[Stand]:
+        provider = Provider()
+        async with provided(provider) as url:
+            config = tmp_path / "turnout.toml"
+            rows = (("good", 1.0, ""), ("bad", 1.0, bad), ("judge", 10.0, ""))
+            pool = "".join(CANDIDATE.format(name=name, usd=usd, more=besides) for name, usd, besides in rows)
+            config.write_text(CONFIG.format(bundle=tiny_bundle, url=url, max_attempts=max_attempts) + pool + more)
+            async with served(config) as root:
+                yield Stand(provider, root, tmp_path / "table")
+
+    return standing
+
+
+@pytest.fixture
+async def stand(start: Callable[..., AbstractAsyncContextManager[Stand]]) -> AsyncIterator[Stand]:
+    async with start() as standing:
+        yield standing
 
 
 def sums(n: int) -> list[Question]:

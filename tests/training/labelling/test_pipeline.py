@@ -6,9 +6,12 @@ import asyncio
 import json
 
 import pytest
-import routing_data
 
+import routing_data
+from serving.keys import new_key
 from training.errors import InvalidSettings, NotEnoughData
+from training.labelling.answer_file import AnswersInUse
+from training.labelling.gateway import GatewayFailed
 from training.labelling.question import Question
 
 BOTH = ("good", "bad")
@@ -115,6 +118,47 @@ async def test_a_refusal_is_not_tried_again(stand, questions, adding):
     summary = await stand.label(questions(5), candidates=["good"])
     assert summary.candidates[0].unobserved == (("status 422 (c)", 1),)
     assert len(stand.provider.asked) == 5
+
+
+async def test_an_answer_by_somebody_else_is_no_label(start, questions, adding):
+    async with start(bad='failover = ["good"]', max_attempts=2) as stand:
+        stand.provider.say = lambda model, messages: 500 if model == "bad" else adding(model, messages)
+        summary = await stand.label(questions(2), candidates=BOTH)
+        assert [row.quality.n for row in summary.candidates] == [0, 2]
+        assert summary.candidates[0].unobserved == (("good answered in its place", 2),)
+        # What it cost is counted all the same.
+        assert summary.spent_usd == pytest.approx(4 * 30e-6)
+
+
+async def test_no_cap_can_be_kept_where_a_price_is_unknown(start, questions):
+    unpriced = '[[candidates]]\nname = "unpriced"\ndeployments = [{ provider = "own", model = "unpriced" }]\n'
+    async with start(more=unpriced) as stand:
+        with pytest.raises(InvalidSettings, match="the price of unpriced is unknown"):
+            await stand.label(questions(1))
+        assert stand.provider.asked == []
+
+
+async def test_one_run_a_folder(stand, questions, adding):
+    stand.provider.say, stand.provider.delay_s = adding, 0.05
+    first = asyncio.create_task(stand.label(questions(4), candidates=["good"]))
+    while not stand.provider.asked:
+        await asyncio.sleep(0.005)
+    with pytest.raises(AnswersInUse, match="another turnout label"):
+        await stand.label(questions(4), candidates=["good"])
+    await first
+
+
+async def test_a_gateway_with_keys_wants_one(start, questions):
+    _, sha256 = new_key()
+    async with start(more=f'[[keys]]\nname = "other"\nsha256 = "{sha256}"\n') as stand:
+        with pytest.raises(GatewayFailed, match="--key-env"):
+            await stand.label(questions(1))
+
+
+async def test_a_gateway_that_is_none_or_not_there(stand, questions):
+    stand.url = stand.url.rpartition(":")[0] + ":9"
+    with pytest.raises(GatewayFailed, match="no gateway answers"):
+        await stand.label(questions(1))
 
 
 async def test_the_limit_goes_by_the_name_that_the_provider_knows(stand, questions, adding):
