@@ -157,12 +157,13 @@ def _run(
 
 
 def _show(summary: Summary, out: Path, console: Console) -> None:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table()
-    table.add_column("candidate", overflow="fold")
-    for heading in ("labels", "quality", "95 % interval", "USD per 1,000 calls", "cut off", "unobserved"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("candidate", overflow="fold", min_width=20)
+    for heading in ("labels", "quality", "95 % interval", "USD/1,000 calls", "cut off", "unobserved"):
         table.add_column(heading, justify="right")
     for row in summary.candidates:
         n_unobserved = sum(n for _, n in row.unobserved)

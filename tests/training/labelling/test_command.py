@@ -90,7 +90,7 @@ def test_a_gateway_of_its_own_labels_and_training_reads(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 async def test_killed_in_the_middle_it_leaves_no_gateway_behind_and_goes_on_without_paying_twice(tmp_path):
     out, prompts = tmp_path / "table", write_prompts(tmp_path / "prompts.jsonl", 20)
-    async with started(["emulate", "--port", "0", "--speed", "1"], tmp_path / "emulator.log") as emulator:
+    async with started(["emulate", "--port", "0", "--speed", "0.25"], tmp_path / "emulator.log") as emulator:
         provider = f'base_url = "http://127.0.0.1:{emulator.port}/v1"'
         config = write_config(tmp_path / "turnout.toml", provider)
         arguments = ["--prompts", prompts, "--out", out, "--config", config, "--max-usd", "1", "--grader", "numeric"]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from training.errors import InvalidSettings
 from training.labelling.confinement import Confinement, Limits
@@ -119,6 +124,33 @@ def test_similarity_names_its_method():
     assert chrf("abcdef", "uvwxyz") == 0.0 == chrf("", "x")
     # "ab" against "a" has one length in common: precision 1/2, recall 1.
     assert chrf("ab", "a") == pytest.approx(5 * 0.5 * 1 / (4 * 0.5 + 1))
+
+
+def test_similarity_by_an_exported_encoder(tmp_path):
+    # One number per text up to scale: the mean of (is it "a", is it "b") over its tokens.
+    words = Tokenizer(WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    table = np.array([[0, 0], [0, 0], [0, 0], [1, 0], [0, 1]], np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "axes"], ["wide"]),
+        helper.make_node("Mul", ["rows", "wide"], ["masked"]),
+        helper.make_node("ReduceMean", ["masked"], ["embedding"], axes=[1], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["N", "T"]) for n in ("input_ids", "attention_mask")]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 2])]
+    weights = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([2]), "axes")]
+    graph = helper.make_graph(nodes, "means", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "encoder.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "tokenizer.json").write_text(words.to_str())
+    method = f"encoder:{tmp_path}"
+    assert measure_of(method)("a a", "a") == pytest.approx(1.0)
+    assert measure_of(method)("a b", "a") == pytest.approx(0.5**0.5, abs=1e-6)
+    assert measure_of(method)("", "a") == 0.0
+    grader = graders_of(method, Confinement(Limits()))["similarity"]
+    assert grader.grade("b", question("similarity", reference="a")).method == "similarity:encoder"
 
 
 @pytest.mark.parametrize("method", ["bleu", "encoder:/nowhere", "encoder:"])
