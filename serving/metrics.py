@@ -38,11 +38,11 @@ class Observed:
     retries : RetryBudget
     records : RecordStatus
     admission : AdmissionStatus
-    feedback : FeedbackStatus
     bundle : str
         ``name@version``.
     loaded_unix_s, started_unix_s : float
         When the present settings and bundle were loaded, and when the process began.
+    feedback : FeedbackStatus
     """
 
     deployments: Sequence[DeploymentStatus]
@@ -50,10 +50,10 @@ class Observed:
     retries: RetryBudget
     records: RecordStatus
     admission: AdmissionStatus
-    feedback: FeedbackStatus
     bundle: str
     loaded_unix_s: float
     started_unix_s: float
+    feedback: FeedbackStatus
 
 
 def exposition(observed: Observed) -> bytes:
