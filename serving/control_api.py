@@ -266,6 +266,7 @@ def control_api(gateway: Gateway) -> APIRouter:
                     retries=gateway.pool.retries,
                     records=gateway.records.status(),
                     admission=gateway.admission.status(),
+                    feedback=gateway.feedback.status(),
                     bundle=state.bundle_id,
                     loaded_unix_s=state.loaded_unix_s,
                     started_unix_s=started_unix_s,

@@ -35,6 +35,7 @@ from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
+from serving.regenerations import Regenerations
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
@@ -119,6 +120,7 @@ class Gateway:
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
         self.feedback = feedback or NullFeedbackStore()
+        self.regenerations = Regenerations(self.feedback, pool)
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()
@@ -186,6 +188,15 @@ class Gateway:
                 exchange.turn = turn
                 decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
             exchange.decided(state, decided, asked.prompt)
+            if self.feedback.is_on:
+                exchange.saying = self.regenerations.note(
+                    exchange.principal.name,
+                    asked.body,
+                    headers,
+                    n_bytes=len(body),
+                    priority=decided.priority,
+                    within_s=0.0 if api.embeds else state.settings.feedback.regenerated_within_s,
+                )
             wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(
                 state,
