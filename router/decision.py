@@ -13,6 +13,9 @@ from math import inf
 from router.domain import Policy
 from router.policy import dominated_one
 
+#: How a promise begins that is none here.
+NOT_CERTIFIED = "not certified"
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -130,7 +133,7 @@ class Decision:
         One sentence for a person.
     binding : str
         The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
-        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible', 'conversation'.
+        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible', 'conversation', 'explored'.
     propensity : float
         Probability, in (0, 1], with which this policy chooses this candidate here.
     bundle : str
@@ -155,6 +158,10 @@ class Decision:
         What it costs once to let another candidate read the conversation anew: the choice, or, where the incumbent
         stays, the one that the policy alone would have chosen. None where no switch was in question or its price is
         unknown.
+    is_explored : bool
+        Chance chose the candidate, not the policy.
+    explorable : tuple of str
+        Among whom chance could choose, the policy's own choice first; empty where it could not.
     """
 
     candidate: str
@@ -174,6 +181,13 @@ class Decision:
     promise: str | None = None
     incumbent: str | None = None
     switch_cost_usd: float | None = None
+    is_explored: bool = False
+    explorable: tuple[str, ...] = ()
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether something is certified of the policy, and holds here."""
+        return self.promise is not None and not self.promise.startswith(NOT_CERTIFIED)
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
@@ -214,6 +228,8 @@ class Decision:
             self.promise,
             self.incumbent,
             self.switch_cost_usd,
+            self.is_explored,
+            self.explorable,
             self.forecasts,
             self.counterfactuals,
         )
@@ -236,5 +252,7 @@ class Explanation:
     promise: str | None
     incumbent: str | None
     switch_cost_usd: float | None
+    is_explored: bool
+    explorable: tuple[str, ...]
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

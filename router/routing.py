@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from router.bundle import Bundle, load
-from router.decision import Decision, Outlook, known
+from router.decision import NOT_CERTIFIED, Decision, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
@@ -303,7 +303,7 @@ class Router:
             void = "some candidates may not answer this request"
         if void is None and not is_policys_own:
             void = "the conversation decided, not the policy alone"
-        return sentence if void is None else f"not certified here: {void}"
+        return sentence if void is None else f"{NOT_CERTIFIED} here: {void}"
 
     def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:
         """Return the most probable kind of task, where the bundle tells any apart."""

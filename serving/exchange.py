@@ -23,6 +23,7 @@ from serving.deciding import Decided
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
 from serving.explanation import headers_of
+from serving.exploration_budget import Reservation
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
 from serving.state import State
@@ -66,6 +67,8 @@ class Exchange:
         How it ended, once settled.
     turn : Turn or None
         Its place in a conversation, where one is recognised.
+    reservation : Reservation or None
+        What was set aside for it, where it explores.
     """
 
     __slots__ = (
@@ -85,6 +88,7 @@ class Exchange:
         "outcome",
         "principal",
         "requested_model",
+        "reservation",
         "rule",
         "scenario",
         "time_unix_s",
@@ -112,6 +116,7 @@ class Exchange:
         self._prompt: Prompt | None = None
         self.outcome = ""
         self.turn: Turn | None = None
+        self.reservation: Reservation | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -207,6 +212,9 @@ class Exchange:
             self.cost_usd = charge_usd(self.usage, price)
             if self.turn is not None and outcome == "ok":
                 self.turn.answered(attempt.deployment.candidate, self.usage, price)
+        if self.reservation is not None:
+            was_asked = attempt is not None and attempt.call is not None
+            self.reservation.settle(self.cost_usd if was_asked else 0.0)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome
@@ -259,6 +267,9 @@ class Exchange:
             is_usage_estimated=self.is_usage_estimated,
             scenario=self.scenario,
             rule=self.rule,
+            is_explored=decision is not None and decision.is_explored,
+            explorable=",".join(decision.explorable) or None if decision else None,
+            explore_usd=self.reservation.extra_usd if self.reservation else None,
         )
 
     def _failed(self) -> str:

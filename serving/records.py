@@ -29,7 +29,9 @@ class RequestRecord(NamedTuple):
     expected cost; ``reference_cost_usd`` is what the ``reference`` candidate would have cost; ``policy_version``
     digests the settings that decide; ``task`` is kept at retention ``features`` and ``content`` only; ``signals`` are
     implicit ones, with commas; ``unit`` is a keyed digest of whom an experiment assigned; ``shadow_…`` is what a
-    challenger would have done.
+    challenger would have done; ``explorable`` names with commas among whom chance could choose, the policy's own
+    choice first, so that the record can be replayed, and ``explore_usd`` is what an explored answer cost more than that
+    choice was expected to.
     """
 
     id: str
@@ -82,6 +84,8 @@ class RequestRecord(NamedTuple):
     shadow_candidate: str | None = None
     shadow_quality: float | None = None
     shadow_cost_usd: float | None = None
+    explorable: str | None = None
+    explore_usd: float | None = None
 
 
 class Retained(NamedTuple):

@@ -98,6 +98,12 @@ def m007_retained(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX retained_by_time ON retained (time_unix_s)")
 
 
+def m010_exploration(database: sqlite3.Connection) -> None:
+    """Add among whom chance could choose, and what that cost; configured names and USD."""
+    database.execute("ALTER TABLE request ADD COLUMN explorable TEXT")
+    database.execute("ALTER TABLE request ADD COLUMN explore_usd REAL")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
@@ -107,4 +113,5 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_scenarios,
     m006_loop,
     m007_retained,
+    m010_exploration,
 )
