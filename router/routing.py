@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from router.bundle import Bundle, load
-from router.decision import NOT_CERTIFIED, Decision, Outlook, known
+from router.decision import NOT_CERTIFIED, Decision, Encoded, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
 from router.latency import expected_latencies_s, with_mean
 from router.policy import DEFAULT_PRESETS, FALL_BELOW, KINDS, check, eligible, order
-from router.predictors import NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
+from router.predictors import INPUT, NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
@@ -264,6 +264,7 @@ class Router:
             promise=self._promise(rule, allowed, is_policys_own=first == alone),
             incumbent=None if history is None else history.incumbent,
             switch_cost_usd=switch_usd,
+            encoded=Encoded(self.bundle.encoder_id, given[INPUT][0]) if INPUT in given else None,
         )
 
     def _continued(

@@ -32,15 +32,25 @@ from serving.dialects.messages.dialect import MESSAGES
 from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
-from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    NotLocal,
+    StorageUnavailable,
+    Unauthenticated,
+)
+from serving.exploration_budget import DAY_S
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
-from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
+from serving.records import RecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
+from serving.storage.storage import NullStorage, SqliteStorage, Storage
 
 
 class Application:
@@ -60,13 +70,14 @@ class Application:
         settings: Settings,
         reread: Callable[[], Settings],
         upstream: Upstream,
-        records: RecordStore,
+        storage: Storage,
         emulator: EmulatorServer,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
-        self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
+        self.storage = storage
+        self.gateway = Gateway(upstream, Pool({}), storage.records, ReasoningStates(state_secret(settings)))
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -109,8 +120,8 @@ class Application:
         async with AsyncExitStack() as stack:
             await gateway.upstream.open()
             stack.push_async_callback(gateway.upstream.close)
-            gateway.records.open()
-            stack.callback(gateway.records.close)
+            self.storage.open()
+            stack.callback(self.storage.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
             watching = asyncio.create_task(self.reloader.run())
@@ -144,7 +155,21 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        if state.explores:
+            await self._restore_exploration()
+        return state
+
+    async def _restore_exploration(self) -> None:
+        """Learn, once, what exploring has cost today already."""
+        budget, now = self.gateway.exploration, time.time()
+        if budget.is_restored:
+            return
+        try:
+            budget.restore(await self.gateway.records.explored_usd(now - now % DAY_S), now)
+        except StorageUnavailable as error:
+            budget.restore(None, now)
+            logs.failure("exploring_withheld", error)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -177,7 +202,7 @@ def create_app(
     upstream : Upstream, optional
         Default: aiohttp.
     records : RecordStore, optional
-        Default: the SQLite file of the settings, or none.
+        Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
 
@@ -186,10 +211,9 @@ def create_app(
     Application
     """
     path = settings.database_path()
-    if records is None:
-        records = NullRecordStore() if path is None else SqliteRecordStore(path)
+    storage: Storage = NullStorage(records) if records is not None or path is None else SqliteStorage(path)
     return Application(
-        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), records, emulator or EmulatorServer()
+        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
 
 

@@ -60,11 +60,14 @@ class Reservation:
 
 
 class ExplorationBudget:
-    """The accounts of today."""
+    """The accounts of today; fails closed where it is not known what they have spent."""
 
     def __init__(self) -> None:
         self._day = -1
         self._accounts: dict[str, Spending] = {}
+        self._is_closed = False
+        #: Whether what was spent today before this process began is taken over.
+        self.is_restored = False
 
     def left_usd(self, account: str, max_usd: float, at_unix_s: float) -> float:
         """Return what is left of a day's cap, at least 0.
@@ -78,14 +81,21 @@ class ExplorationBudget:
             A time of the day.
         """
         spending = self._of(account, at_unix_s)
+        if self._is_closed:
+            return 0.0
         return max(0.0, max_usd - spending.spent_usd - spending.reserved_usd)
 
     def reserve(self, account: str, most_usd: float, own_usd: float, at_unix_s: float) -> Reservation:
         """Set money aside for one request; see :class:`Reservation`."""
         return Reservation(self._of(account, at_unix_s), most_usd, own_usd)
 
-    def restore(self, spent_usd: Mapping[str, float], at_unix_s: float) -> None:
-        """Take over what was spent today before this process began."""
+    def restore(self, spent_usd: Mapping[str, float] | None, at_unix_s: float) -> None:
+        """Take over what was spent today before this process began; of None, unknown, nothing is left today."""
+        self.is_restored = True
+        if spent_usd is None:
+            self._of("", at_unix_s)
+            self._is_closed = True
+            return
         for account, usd in spent_usd.items():
             self._of(account, at_unix_s).spent_usd += usd
 
@@ -97,5 +107,5 @@ class ExplorationBudget:
         day = int(at_unix_s // DAY_S)
         # A clock that is set back does not refill yesterday's purse.
         if day > self._day:
-            self._day, self._accounts = day, {}
+            self._day, self._accounts, self._is_closed = day, {}, False
         return self._accounts.setdefault(account, Spending())

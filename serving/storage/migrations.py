@@ -102,6 +102,7 @@ def m010_exploration(database: sqlite3.Connection) -> None:
     """Add among whom chance could choose, and what that cost; configured names and USD."""
     database.execute("ALTER TABLE request ADD COLUMN explorable TEXT")
     database.execute("ALTER TABLE request ADD COLUMN explore_usd REAL")
+    database.execute("CREATE INDEX request_explored ON request (time_unix_s) WHERE is_explored = 1")
 
 
 #: Append only: what has been released is never edited, a change is a new function at the end.

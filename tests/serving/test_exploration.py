@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from time import time
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ from serving.exploring import explore, reserved
 from serving.keys import ANONYMOUS
 from serving.pool import Pool
 from serving.state import State, build
+from serving.storage import writer
+from serving.storage.record_store import SqliteRecordStore
 
 RATE = ExploreRate(0.1, 1.0)
 NOON = 20_000 * DAY_S + DAY_S / 2
@@ -316,3 +319,35 @@ def test_explain_says_it_too(tmp_path: Path, configure, pool_toml) -> None:
         explain_command, ["Say hello.", "--config", str(settings.source), "--model", "auto", "--json"]
     )
     assert json.loads(alone.output)["exploration"]["why_not"] is None
+
+
+async def test_what_was_spent_today_is_known_after_a_restart(start, pool_toml, tmp_path) -> None:
+    file = tmp_path / "kept.sqlite3"
+    toml = ROUTING.format(share=1.0, usd=1000) + pool_toml
+    async with start(toml, records=SqliteRecordStore(file)) as gateway:
+        while gateway.gateway.exploration.status("", time()).spent_usd == 0.0:
+            await gateway.chat()
+        spent_usd = gateway.gateway.exploration.status("", time()).spent_usd
+    async with start(toml, records=SqliteRecordStore(file)) as gateway:
+        assert gateway.gateway.exploration.status("", time()).spent_usd == pytest.approx(spent_usd)
+    yesterday = SqliteRecordStore(file)
+    yesterday.open()
+    assert yesterday.flush()
+    assert await yesterday.explored_usd(time() + 1) == {}
+    yesterday.close()
+
+
+async def test_nothing_is_explored_while_nobody_knows_what_was_spent(
+    start, pool_toml, tmp_path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr(writer, "PATIENCE_S", 0.1)
+    broken = SqliteRecordStore(tmp_path)  # a folder is no database
+    with caplog.at_level("INFO", "turnout"):
+        async with start(ROUTING.format(share=1.0, usd=1000) + pool_toml, records=broken) as gateway:
+            for _ in range(5):
+                said = await gateway.chat()
+                assert (said.status_code, said.headers["x-turnout-candidate"]) == (200, "medium")
+            budget = gateway.gateway.exploration
+            assert budget.left_usd("", 1.0, time()) == 0.0
+            assert budget.left_usd("", 1.0, time() + DAY_S) == 1.0
+    assert "exploring_withheld" in caplog.messages
