@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from router.bundle import Bundle, load
 from router.decision import NOT_CERTIFIED, Decision, Encoded, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
+from router.foresight import Foresight
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
 from router.latency import expected_latencies_s, with_mean
 from router.policy import DEFAULT_PRESETS, KINDS, check, eligible, order
@@ -26,20 +26,6 @@ from router.reasons import continued, explained
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
 DEFAULT_PRESET = "balanced"
-
-
-@dataclass(frozen=True, slots=True)
-class Foresight:
-    """What the bundle says of one prompt, before candidates are filtered, priced and ranked.
-
-    ``given`` are the outputs of its graphs, ``task`` the most probable kind of task; None where it tells none apart.
-    ``bundle`` is who says it: another bundle's router predicts for itself, so that a decision is one bundle's.
-    """
-
-    given: Mapping[str, Floats]
-    task: str | None
-    task_probability: float | None
-    bundle: Bundle | None = field(default=None, repr=False, compare=False)
 
 
 class Router:

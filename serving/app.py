@@ -32,16 +32,10 @@ from serving.dialects.messages.dialect import MESSAGES
 from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
-from serving.errors import (
-    GatewayError,
-    InvalidRequest,
-    MethodNotAllowed,
-    NotFound,
-    NotLocal,
-    StorageUnavailable,
-    Unauthenticated,
-)
-from serving.exploration_budget import DAY_S
+from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.exploring import restore
+from serving.feedback import FeedbackStore
+from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
@@ -77,7 +71,8 @@ class Application:
         self._reread = reread
         self.emulator = emulator
         self.storage = storage
-        self.gateway = Gateway(upstream, Pool({}), storage.records, ReasoningStates(state_secret(settings)))
+        states = ReasoningStates(state_secret(settings))
+        self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -157,19 +152,8 @@ class Application:
         host = self._settings.server.host
         state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
         if state.explores:
-            await self._restore_exploration()
+            await restore(self.gateway.exploration, self.gateway.records, time.time())
         return state
-
-    async def _restore_exploration(self) -> None:
-        """Learn, once, what exploring has cost today already."""
-        budget, now = self.gateway.exploration, time.time()
-        if budget.is_restored:
-            return
-        try:
-            budget.restore(await self.gateway.records.explored_usd(now - now % DAY_S), now)
-        except StorageUnavailable as error:
-            budget.restore(None, now)
-            logs.failure("exploring_withheld", error)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -191,6 +175,7 @@ def create_app(
     upstream: Upstream | None = None,
     records: RecordStore | None = None,
     emulator: EmulatorServer | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Application:
     """Put the gateway together; nothing is opened until its lifespan begins.
 
@@ -205,13 +190,15 @@ def create_app(
         Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
+    feedback : FeedbackStore, optional
+        Beside records that are given: keeps feedback, default none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    storage: Storage = NullStorage(records) if records is not None or path is None else SqliteStorage(path)
+    storage: Storage = NullStorage(records, feedback) if records is not None or path is None else SqliteStorage(path)
     return Application(
         settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
@@ -243,6 +230,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(feedback_api(application.gateway))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)

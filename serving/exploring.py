@@ -10,11 +10,14 @@ from __future__ import annotations
 from functools import partial
 
 from router import Prompt
+from serving import logs
 from serving.conversations import Turn
 from serving.deciding import Decided
+from serving.errors import StorageUnavailable
 from serving.exploration import explorable, explored
-from serving.exploration_budget import ExplorationBudget, Reservation
+from serving.exploration_budget import DAY_S, ExplorationBudget, Reservation
 from serving.pool import Pool
+from serving.records import RecordStore
 from serving.state import State
 
 
@@ -96,3 +99,14 @@ def _binding(turn: Turn | None, prompt: Prompt) -> str | None:
     if history is not None and history.cached_tokens:
         return "a provider has the conversation cached"
     return "its tools would bind the requests that follow" if prompt.shape.n_tools else None
+
+
+async def restore(budget: ExplorationBudget, records: RecordStore, at_unix_s: float) -> None:
+    """Learn, once, what exploring has cost today already; while that is unknown nothing is explored."""
+    if budget.is_restored:
+        return
+    try:
+        budget.restore(await records.explored_usd(at_unix_s - at_unix_s % DAY_S), at_unix_s)
+    except StorageUnavailable as error:
+        budget.restore(None, at_unix_s)
+        logs.failure("exploring_withheld", error)

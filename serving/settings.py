@@ -26,6 +26,7 @@ from serving import tables
 from serving.candidate_settings import CandidateSettings
 from serving.demand import Demand
 from serving.errors import KeysRequired, SettingsError
+from serving.feedback_settings import FeedbackSettings
 from serving.keys import PRIORITIES
 from serving.provider_settings import ProviderSettings
 from serving.references import is_auto, misled
@@ -78,6 +79,11 @@ class KeySettings:
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
 
+    grades: tuple[str, ...] = field(
+        default=(),
+        metadata=about(tables.key_globs, "Globs on the names of keys on whose requests it may give feedback too."),
+    )
+
     def demand(self) -> Demand:
         """Return what it demands of deployments."""
         return Demand.of(self.regions, self.data_policies)
@@ -112,6 +118,10 @@ class Settings:
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
         metadata={"table": ResponsesSettings, "help": "What is kept for clients that refer to earlier responses."},
+    )
+    feedback: FeedbackSettings = field(
+        default_factory=FeedbackSettings,
+        metadata={"table": FeedbackSettings, "help": "What callers say of answers, and for how long."},
     )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}

@@ -183,7 +183,7 @@ def build(
         router=router,
         keys=KeyRing(
             [
-                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority)
+                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority, key.grades)
                 for key in settings.keys
             ],
             allow_anonymous=is_loopback(host),
