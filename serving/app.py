@@ -33,6 +33,7 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.exploring import restore
 from serving.feedback import FeedbackStore
 from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
@@ -149,7 +150,10 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        if state.explores:
+            await restore(self.gateway.exploration, self.gateway.records, time.time())
+        return state
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()

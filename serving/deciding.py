@@ -32,6 +32,7 @@ from serving.designation import (
 )
 from serving.dials import Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
+from serving.exploration import Exploration
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
@@ -57,6 +58,8 @@ class Decided(NamedTuple):
     demand : Demand
     is_explained : bool
         Whether a response header shall explain it.
+    exploration : Exploration or None
+        Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
     """
 
     decision: Decision
@@ -68,6 +71,7 @@ class Decided(NamedTuple):
     priority: str = "normal"
     demand: Demand = NO_DEMAND
     is_explained: bool = False
+    exploration: Exploration | None = None
 
 
 def decide(

@@ -23,6 +23,7 @@ from serving.deciding import Decided
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
 from serving.explanation import headers_of
+from serving.exploration_budget import Reservation
 from serving.feedback import ABANDONED
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
@@ -72,6 +73,8 @@ class Exchange:
         What is asked, as far as needed to notice that it is asked again.
     is_abandoned : bool
         Its caller left after some of the answer had come.
+    reservation : Reservation or None
+        What was set aside for it, where it explores.
     """
 
     __slots__ = (
@@ -92,6 +95,7 @@ class Exchange:
         "outcome",
         "principal",
         "requested_model",
+        "reservation",
         "rule",
         "saying",
         "scenario",
@@ -122,6 +126,7 @@ class Exchange:
         self.turn: Turn | None = None
         self.saying: Saying | None = None
         self.is_abandoned = False
+        self.reservation: Reservation | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -219,6 +224,9 @@ class Exchange:
                 self.turn.answered(attempt.deployment.candidate, self.usage, price)
             if self.saying is not None and outcome == "ok":
                 self.saying.answered(self.id, attempt.deployment.name)
+        if self.reservation is not None:
+            was_asked = attempt is not None and attempt.call is not None
+            self.reservation.settle(self.cost_usd if was_asked else 0.0)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome
@@ -284,6 +292,9 @@ class Exchange:
             scenario=self.scenario,
             rule=self.rule,
             signals=",".join(signals) or None,
+            is_explored=decision is not None and decision.is_explored,
+            explorable=",".join(decision.explorable) or None if decision else None,
+            explore_usd=self.reservation.extra_usd if self.reservation else None,
         )
 
     def _failed(self) -> str:

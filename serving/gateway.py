@@ -25,6 +25,8 @@ from serving.drain import Drain
 from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError, UpstreamOverloaded
 from serving.exchange import Exchange, Header
+from serving.exploration_budget import ExplorationBudget
+from serving.exploring import explore, reserved
 from serving.failover import BATCH_PATIENCE_S, PATIENCE_S, Failover
 from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.fields import document, request_of
@@ -101,6 +103,8 @@ class Gateway:
         Whether the process is about to end.
     idempotency : IdempotencyStore
         Answers that may be asked for again.
+    exploration : ExplorationBudget
+        What exploring may still cost today.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Gateway:
         self.admission = Admission()
         self.drain = Drain()
         self.idempotency = IdempotencyStore()
+        self.exploration = ExplorationBudget()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -187,6 +192,18 @@ class Gateway:
                 turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
                 decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
+                if state.explores:
+                    decided = explore(
+                        decided,
+                        state,
+                        self.pool,
+                        self.exploration,
+                        asked.prompt,
+                        turn,
+                        exchange.time_unix_s,
+                        exchange.id,
+                    )
+                    exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
             exchange.decided(state, decided, asked.prompt)
             if self.feedback.is_on:
                 exchange.saying = self.regenerations.note(

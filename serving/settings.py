@@ -336,6 +336,7 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"routing.presets.{name}: {error}")
         if not tables.is_name(name):
             problems.append(f"routing.presets.{name!r}: expected {tables.NAME_EXPECTED}")
+    problems += [f"routing{problem}" for problem in settings.routing.contradictions()]
     hashes = [key.sha256 for key in settings.keys]
     problems.extend(
         f"keys.{i}.sha256: keys.{hashes.index(digest)} has the same; expected a key of its own"

@@ -21,6 +21,7 @@ from serving.candidate_settings import CandidateSettings, DeploymentSettings
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
+from serving.exploration import ExploreRate
 from serving.keys import Key, KeyRing
 from serving.provider_settings import ProviderSettings
 from serving.providers.quirks import NO_QUIRKS
@@ -55,6 +56,8 @@ class State:
         Where ``auto`` goes, in the order of the file.
     language_of : callable (text) -> str or None
         Tells languages apart, where a rule asks for them.
+    explores : Mapping of str to ExploreRate
+        How often is explored, by scenario, "" for requests without one; who is not in it never.
     """
 
     settings: Settings
@@ -70,6 +73,7 @@ class State:
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     language_of: Callable[[str], str | None] = lambda text: None
+    explores: Mapping[str, ExploreRate] = field(default_factory=dict)
 
     @property
     def bundle_id(self) -> str:
@@ -194,6 +198,7 @@ def build(
         scenarios={name: scenario.over(name, candidates) for name, scenario in settings.scenarios.items()},
         rules=rules,
         language_of=_detector_for(settings) if asks_for_language else lambda text: None,
+        explores={name: rate for name, rate in _rates(settings) if rate.share},
     )
 
 
@@ -221,6 +226,13 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
             if not any(task == glob or fnmatchcase(task, glob) for task in tasks):
                 known = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
                 yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {known}"
+
+
+def _rates(settings: Settings) -> Iterator[tuple[str, ExploreRate]]:
+    routing = settings.routing
+    yield "", ExploreRate(routing.explore_share, routing.explore_max_usd_per_day)
+    for name, scenario in settings.scenarios.items():
+        yield name, ExploreRate(scenario.explore_share, scenario.explore_max_usd_per_day)
 
 
 def _has_predicted(scenario: ScenarioSettings, settings: Settings, router: Router) -> bool:
