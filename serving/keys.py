@@ -51,6 +51,8 @@ class Key:
         What every deployment that serves it must meet.
     priority : str
         The highest it may ask for.
+    retention : str or None
+        What may be kept of its prompts: one of :data:`~serving.records.RETENTIONS`; None leaves it to the settings.
     """
 
     name: str
@@ -60,12 +62,13 @@ class Key:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    retention: str | None = None
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority)
+        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, self.retention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Principal:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    retention: str | None = None
 
     def may_use(self, model: str) -> bool:
         """Tell whether this caller may ask for a candidate or alias."""

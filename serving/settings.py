@@ -25,11 +25,13 @@ from router.policy import check as check_policy
 from serving import tables
 from serving.candidate_settings import CandidateSettings
 from serving.demand import Demand
-from serving.dialects.losses import MODES
 from serving.errors import KeysRequired, SettingsError
 from serving.keys import PRIORITIES
+from serving.log_settings import LogSettings
 from serving.provider_settings import ProviderSettings
+from serving.records import RETENTIONS
 from serving.references import is_auto, misled
+from serving.routing_settings import RoutingSettings
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
 from serving.tables import about
@@ -37,47 +39,6 @@ from serving.toml_lines import lines_of, located
 
 DEMO = Path(__file__).with_name("demo.toml")
 SHIPPED_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "default"
-
-
-@dataclass(frozen=True, slots=True)
-class PresetSettings:
-    """``[routing.presets.NAME]``: a policy under a name."""
-
-    kind: str = field(metadata=about(tables.text, "threshold, willingness_to_pay_usd, quality_per_usd or latency."))
-    value: float = field(
-        metadata=about(
-            tables.number(0),
-            "Threshold or floor in [0, 1]; USD per unit of quality for willingness_to_pay_usd.",
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingSettings:
-    """``[routing]``: what ``auto`` means."""
-
-    default: str = field(default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.'))
-    losses: str = field(
-        default="warn",
-        metadata=about(
-            tables.choice(*MODES),
-            "What to do about request fields that a translation cannot carry: strict refuses, warn tells in "
-            "x-turnout-lost, silent only records.",
-        ),
-    )
-    conversations_keep_for_s: float = field(
-        default=3600.0,
-        metadata=about(
-            tables.number(0),
-            "How long it is remembered, as digests in memory, who answered in a conversation: a turn is not broken, "
-            "and a switch is priced by what is cached; 0 decides every request by itself.",
-            "s",
-        ),
-    )
-    presets: Mapping[str, PresetSettings] = field(
-        default_factory=dict,
-        metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +79,10 @@ class KeySettings:
         default="normal",
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
+    retention: str | None = field(
+        default=None,
+        metadata=about(tables.choice(*RETENTIONS), "What is kept of its prompts; absent: log.retention."),
+    )
 
     def demand(self) -> Demand:
         """Return what it demands of deployments."""
@@ -153,6 +118,10 @@ class Settings:
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
         metadata={"table": ResponsesSettings, "help": "What is kept for clients that refer to earlier responses."},
+    )
+    log: LogSettings = field(
+        default_factory=LogSettings,
+        metadata={"table": LogSettings, "help": "What is kept of requests and their prompts, and for how long."},
     )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
@@ -358,6 +327,9 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"{at}: this name means something already")
         elif meant not in embeds and not is_auto(meant) and not meant.startswith(SCENARIO):
             problems.append(f"{at}: expected auto, auto:PRESET, scenario:NAME or the name of a candidate")
+    reference = settings.routing.reference
+    if reference is not None and embeds.get(reference) is not False:
+        problems.append(f"routing.reference = {reference!r}: expected the name of a candidate that answers")
     if all(candidate.embeddings for candidate in settings.candidates):
         problems.append("candidates: expected at least one [[candidates]] table that answers")
     for name, policy in settings.policies().items():
