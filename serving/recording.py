@@ -47,6 +47,19 @@ class Shadowed(NamedTuple):
     cost_usd: float | None
 
 
+class _Learned(NamedTuple):
+    """What of a record only learning needs."""
+
+    outlook: str | None = None
+    reference: str | None = None
+    reference_cost_usd: float | None = None
+    policy_version: str | None = None
+    task: str | None = None
+
+
+_NOTHING_LEARNED = _Learned()
+
+
 class Recording:
     """What is known of one request.
 
@@ -149,7 +162,9 @@ class Recording:
         """
         decision, how, attempt, usage = self.decision, self.how, self.attempt, self.usage
         policy = decision.policy if decision else None
-        record = RequestRecord(
+        learned = self._learned(decision, how) if is_kept and decision and how else _NOTHING_LEARNED
+        shadow = self.shadow
+        return RequestRecord(
             self.id,
             self.time_unix_s,
             self.principal.name if self.principal else "",
@@ -182,31 +197,36 @@ class Recording:
             is_usage_estimated=self.is_usage_estimated,
             scenario=how.scenario if how else None,
             rule=how.rule if how else None,
+            chosen=decision.candidate if decision else None,
+            outlook=learned.outlook,
+            reference=learned.reference,
+            reference_cost_usd=learned.reference_cost_usd,
+            policy_version=learned.policy_version,
             retention=how.retention if how else "none",
+            task=learned.task,
             is_emulated=attempt.deployment.is_emulated if attempt else None,
             signals=",".join(self.signals) or None,
-        )
-        return self._learned(record, decision, how) if is_kept and decision and how else record
-
-    def _learned(self, record: RequestRecord, decision: Decision, how: Decided) -> RequestRecord:
-        """Add what only learning needs: all that was predicted, and what the reference would have cost."""
-        state, reference, shadow = self.state, None, self.shadow
-        usd: float | None = None
-        if state is not None and (reference := state.reference) is not None and record.candidate is not None:
-            usd = reference_cost_usd(
-                decision.outlook, record.candidate, self.usage, self.cost_usd, reference, state.candidates
-            )
-        return record._replace(
-            chosen=decision.candidate,
-            outlook=None if decision.outlook is None else outlook_json(decision.outlook),
-            reference=reference,
-            reference_cost_usd=usd,
-            policy_version=state.policy_version if state else None,
-            task=None if how.retention == "none" else decision.task,
             shadow_bundle=shadow.bundle if shadow else None,
             shadow_candidate=shadow.candidate if shadow else None,
             shadow_quality=shadow.quality if shadow else None,
             shadow_cost_usd=shadow.cost_usd if shadow else None,
+        )
+
+    def _learned(self, decision: Decision, how: Decided) -> _Learned:
+        state = self.state
+        assert state is not None, "decided with the state"
+        who = self._who()
+        # What embeds has nothing to be measured against.
+        reference = state.reference if who in state.candidates else None
+        usd: float | None = None
+        if reference is not None and who is not None:
+            usd = reference_cost_usd(decision.outlook, who, self.usage, self.cost_usd, reference, state.candidates)
+        return _Learned(
+            None if decision.outlook is None else outlook_json(decision.outlook),
+            reference,
+            usd,
+            state.policy_version,
+            None if how.retention == "none" else decision.task,
         )
 
     def retained(self) -> Retained | None:
