@@ -239,9 +239,7 @@ async def test_no_part_of_a_request_is_anywhere_but_in_what_is_retained(
                 for stream in (False, True):
                     url, body, made = canaries(api, stream)
                     headers = as_key(level, conversation=f"{CANARY}conversation")
-                    headers |= {
-                        name: f"{CANARY}{api}{stream}" for name in ("x-canary", "user-agent", "idempotency-key")
-                    }
+                    headers |= dict.fromkeys(("x-canary", "user-agent", "idempotency-key"), f"{CANARY}{api}{stream}")
                     answer = await gateway.client.post(f"{url}?q={CANARY}query", json=body, headers=headers)
                     assert answer.status_code < 600
                     seen += made
