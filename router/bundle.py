@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ class Bundle:
         object.__setattr__(self, "encoder_id", self.manifest.encoder_id)
         object.__setattr__(self, "_tokens_per_character", rates)
         object.__setattr__(self, "_without_tokens", unknown if unknown.any() else None)
-        object.__setattr__(self, "_recent", Recent(self._kept_outputs))
+        # Not a method of this bundle: it would hold what holds it, and a bundle that was swapped out would stay.
+        object.__setattr__(
+            self, "_recent", Recent(partial(_kept_outputs, self.encoder, self.predictor, self._without_tokens))
+        )
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Predict quality and tokens of n texts for the bundle's own candidates.
@@ -97,23 +101,8 @@ class Bundle:
         """
         return dict(self._recent.of(texts[0])) if len(texts) == 1 else self._computed(texts)
 
-    def _kept_outputs(self, text: str) -> dict[str, Floats]:
-        features = self.encoder.encode([text])
-        outputs = self._predicted(features)
-        outputs[INPUT] = features
-        for values in outputs.values():
-            values.setflags(write=False)
-        return outputs
-
     def _computed(self, texts: Sequence[str]) -> dict[str, Floats]:
-        return self._predicted(self.encoder.encode(texts))
-
-    def _predicted(self, features: Floats) -> dict[str, Floats]:
-        outputs = self.predictor.predict(features)
-        if self._without_tokens is not None:
-            for name in TOKENS_OUTPUTS:
-                outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
-        return outputs
+        return _predicted(self.encoder.encode(texts), self.predictor, self._without_tokens)
 
 
 def load(directory: str | os.PathLike[str]) -> Bundle:
@@ -225,6 +214,25 @@ def parity(encoder: Encoder, predictor: Predictor, texts: Sequence[str]) -> byte
     """
     features = encoder.encode(texts)
     return write_arrays({"texts": np.array(texts), "features": features, **predictor.predict(features)})
+
+
+def _predicted(features: Floats, predictor: Predictor, without_tokens: NDArray[np.bool_] | None) -> dict[str, Floats]:
+    outputs = predictor.predict(features)
+    if without_tokens is not None:
+        for name in TOKENS_OUTPUTS:
+            outputs[name] = np.where(without_tokens, np.float32("nan"), outputs[name])
+    return outputs
+
+
+def _kept_outputs(
+    encoder: Encoder, predictor: Predictor, without_tokens: NDArray[np.bool_] | None, text: str
+) -> dict[str, Floats]:
+    features = encoder.encode([text])
+    outputs = _predicted(features, predictor, without_tokens)
+    outputs[INPUT] = features
+    for values in outputs.values():
+        values.setflags(write=False)
+    return outputs
 
 
 def _swap(scratch: Path, folder: Path) -> None:

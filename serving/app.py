@@ -34,6 +34,8 @@ from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
 from serving.expiry import Expiry
+from serving.feedback import FeedbackStore
+from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
 from serving.log_settings import LogSettings
 from serving.pool import Pool
@@ -70,7 +72,8 @@ class Application:
         self._reread = reread
         self.emulator = emulator
         self.storage = storage
-        self.gateway = Gateway(upstream, Pool({}), storage.records, ReasoningStates(state_secret(settings)))
+        states = ReasoningStates(state_secret(settings))
+        self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -175,6 +178,7 @@ def create_app(
     upstream: Upstream | None = None,
     records: RecordStore | None = None,
     emulator: EmulatorServer | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Application:
     """Put the gateway together; nothing is opened until its lifespan begins.
 
@@ -189,13 +193,15 @@ def create_app(
         Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
+    feedback : FeedbackStore, optional
+        Beside records that are given: keeps feedback, default none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    storage: Storage = NullStorage(records) if records is not None or path is None else SqliteStorage(path)
+    storage: Storage = NullStorage(records, feedback) if records is not None or path is None else SqliteStorage(path)
     return Application(
         settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
@@ -227,6 +233,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(feedback_api(application.gateway))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)

@@ -51,6 +51,8 @@ class Key:
         What every deployment that serves it must meet.
     priority : str
         The highest it may ask for.
+    grades : tuple of str
+        Globs on the names of keys on whose requests it may give feedback besides its own.
     retention : str or None
         What may be kept of its prompts: one of :data:`~serving.records.RETENTIONS`; None leaves it to the settings.
     """
@@ -62,13 +64,16 @@ class Key:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    grades: tuple[str, ...] = ()
     retention: str | None = None
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, self.retention)
+        return Principal(
+            self.name, models, self.project, self.team, self.demand, self.priority, self.grades, self.retention
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Principal:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    grades: tuple[str, ...] = ()
     retention: str | None = None
 
     def may_use(self, model: str) -> bool:
@@ -88,7 +94,7 @@ class Principal:
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-ANONYMOUS = Principal("anonymous", priority="high")
+ANONYMOUS = Principal("anonymous", priority="high", grades=("*",))
 
 
 def new_key() -> tuple[str, str]:

@@ -26,6 +26,7 @@ from serving import tables
 from serving.candidate_settings import CandidateSettings
 from serving.demand import Demand
 from serving.errors import KeysRequired, SettingsError
+from serving.feedback_settings import FeedbackSettings
 from serving.keys import PRIORITIES
 from serving.log_settings import LogSettings
 from serving.provider_settings import ProviderSettings
@@ -83,6 +84,10 @@ class KeySettings:
         default=None,
         metadata=about(tables.choice(*RETENTIONS), "What is kept of its prompts; absent: log.retention."),
     )
+    grades: tuple[str, ...] = field(
+        default=(),
+        metadata=about(tables.key_globs, "Globs on the names of keys on whose requests it may give feedback too."),
+    )
 
     def demand(self) -> Demand:
         """Return what it demands of deployments."""
@@ -118,6 +123,10 @@ class Settings:
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
         metadata={"table": ResponsesSettings, "help": "What is kept for clients that refer to earlier responses."},
+    )
+    feedback: FeedbackSettings = field(
+        default_factory=FeedbackSettings,
+        metadata={"table": FeedbackSettings, "help": "What callers say of answers, and for how long."},
     )
     log: LogSettings = field(
         default_factory=LogSettings,

@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.records import NullRecordStore, RecordStore
 from serving.storage.expiry import forget
 from serving.storage.record_store import SqliteRecordStore
+from serving.storage.votes import SqliteFeedbackStore
 from serving.storage.writer import SqliteWriter
 
 
@@ -23,9 +25,12 @@ class Storage(Protocol):
     ----------
     records : RecordStore
         Of requests, and what is retained of their prompts.
+    feedback : FeedbackStore
+        What was said of their answers.
     """
 
     records: RecordStore
+    feedback: FeedbackStore
 
     def open(self) -> None:
         """Start keeping; what the disk thinks of it shows in the status of the stores."""
@@ -54,10 +59,11 @@ class Storage(Protocol):
 
 
 class NullStorage:
-    """Keeps nothing, or only the records it is given a store for."""
+    """Keeps nothing, or only what it is given a store for."""
 
-    def __init__(self, records: RecordStore | None = None) -> None:
+    def __init__(self, records: RecordStore | None = None, feedback: FeedbackStore | None = None) -> None:
         self.records: RecordStore = records if records is not None else NullRecordStore()
+        self.feedback: FeedbackStore = feedback if feedback is not None else NullFeedbackStore()
 
     def open(self) -> None:
         """Open the records."""
@@ -84,6 +90,7 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self.writer = SqliteWriter(path)
         self.records: RecordStore = SqliteRecordStore(self.writer)
+        self.feedback: FeedbackStore = SqliteFeedbackStore(self.writer)
         # What an earlier process deleted may be in its log still.
         self._has_remains = True
 
@@ -99,6 +106,8 @@ class SqliteStorage:
         """Delete old rows, and what is left of them in the write-ahead log; see :meth:`Storage.expire`."""
         n_retained = await forget(self.writer, "retained", max(records_before_unix_s, retained_before_unix_s))
         n_rows = n_retained + await forget(self.writer, "request", records_before_unix_s)
+        # What was said of an answer came after the request, so it goes when its record is gone.
+        n_rows += await forget(self.writer, "feedback", records_before_unix_s)
         if n_rows or self._has_remains:
             # A reader in the middle of something keeps the log; then the next round tries again.
             self._has_remains = not await self.writer.checkpoint()

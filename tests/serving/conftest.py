@@ -165,3 +165,21 @@ async def online(configure: Callable[..., Settings]) -> AsyncIterator[Running]:
     app = create_app(settings, records=KeptRecords(), emulator=EmulatorServer(speed=0, n_kept=20))
     async with listening(app, settings) as url, httpx.AsyncClient(base_url=url) as client:
         yield Running(app, client, app.gateway.records)
+
+
+@pytest.fixture
+def keep(configure: Callable[..., Settings]) -> Start:
+    """Return a context manager that runs a gateway behind a real HTTP server, its records and feedback in SQLite.
+
+    The file is ``settings.database_path()``.
+    """
+
+    @asynccontextmanager
+    async def keeping(more: str = POOL, **written: object) -> AsyncIterator[Running]:
+        server = SERVER.replace('database = ""', 'database = "turnout.sqlite"')
+        settings = configure(more, **{"server": server, **written})
+        app = create_app(settings, reread=lambda: load(settings.source), emulator=EmulatorServer(speed=0, n_kept=20))
+        async with listening(app, settings) as url, httpx.AsyncClient(base_url=url) as client:
+            yield Running(app, client)
+
+    return keeping

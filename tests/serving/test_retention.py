@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.bundle import Bundle
+from router.lexical import LexicalEncoder
 from serving import dials, logs
 from serving.app import create_app
 from serving.emulated_faults import Fault
@@ -65,10 +65,9 @@ async def test_what_is_kept_is_what_the_key_has_chosen(start, level) -> None:
 
 
 async def test_features_are_computed_once(start, monkeypatch) -> None:
-    n_computed = []
-    kept = Bundle._kept_outputs
-    monkeypatch.setattr(Bundle, "_kept_outputs", lambda self, text: n_computed.append(1) or kept(self, text))
     async with start(SHIPPED + KEYS, bundle=DEFAULT_BUNDLE) as gateway:
+        n_computed, encode = [], LexicalEncoder.encode
+        monkeypatch.setattr(LexicalEncoder, "encode", lambda self, texts: n_computed.append(1) or encode(self, texts))
         for _ in range(3):
             await gateway.chat("What is 17 * 23?", headers=as_key("features"))
         assert len(gateway.records.retained) == 3 and len(n_computed) == 1
