@@ -33,10 +33,12 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.expiry import Expiry
 from serving.exploring import restore
 from serving.feedback import FeedbackStore
 from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
+from serving.log_settings import LogSettings
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
@@ -119,8 +121,8 @@ class Application:
             stack.callback(self.storage.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
-            watching = asyncio.create_task(self.reloader.run())
-            stack.push_async_callback(_stop, watching)
+            beside = [self.reloader.run(), Expiry(self.storage, self._log_settings).run()]
+            stack.push_async_callback(_stop, *map(asyncio.create_task, beside))
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
@@ -130,6 +132,11 @@ class Application:
             logs.event("ready", self._facts())
             yield
             gateway.state = None
+
+    def _log_settings(self) -> LogSettings:
+        """Return the present ones."""
+        state = self.gateway.state
+        return (self._settings if state is None else state.settings).log
 
     async def _warm_up(self) -> None:
         """Call the control API once: it is put together at its first call, and nobody's stream shall wait for that."""
@@ -265,7 +272,9 @@ def _of_http(error: HTTPException) -> GatewayError:
     return InvalidRequest("the request cannot be served")
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _stop(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
