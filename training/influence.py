@@ -48,7 +48,7 @@ def capped(weights: Vector, keys: Sequence[str], share: float, *, is_strict: boo
         Strict, and there are too few keys for any level.
     """
     names, key = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
-    totals = np.bincount(key, weights, len(names))
+    totals: Vector = np.bincount(key, weights, len(names)).astype(np.float64)
     present = totals[totals > 0]
     if not len(present):
         return dict.fromkeys(names.tolist(), 1.0)
