@@ -7,6 +7,7 @@
         + KeysRequired                   -    listening beyond loopback without a single key
       x ClientDisconnected              499   client_disconnected      (nobody is listening: nothing is sent)
       x NotReady                        503   not_ready
+      x StorageUnavailable              503   storage_unavailable      (what was to be kept could not be)
       x Overloaded                    503/529 overloaded               (too much at once: shed before it cost anything)
       x ShuttingDown                    503   shutting_down
       x RequestError                          the caller's fault; never retried, never counted against a provider
@@ -122,6 +123,13 @@ class NotReady(GatewayError):
 
     status = 503
     code = "not_ready"
+
+
+class StorageUnavailable(GatewayError):
+    """The database cannot be written to or read, and whoever waits for it must know."""
+
+    status = 503
+    code = "storage_unavailable"
 
 
 class Overloaded(GatewayError):

@@ -1,0 +1,1 @@
+"""The database of the gateway: one writer for everything that is kept."""
