@@ -98,7 +98,8 @@ class GateSettings:
     min_slice : int
         Prompts of a task slice; smaller ones join their parent, then the rest.
     utility, slice_utility : float
-        Quality minus cost at each preset: a loss whose lower end exceeds it is refused, on the whole and by slice.
+        Quality minus cost at each preset, in units of quality: a loss whose lower end exceeds it is refused, on the
+        whole and by slice.
     ece : float
         Calibration error beyond the champion's, or beyond what a calibrated predictor would show.
     latency : float
@@ -107,7 +108,6 @@ class GateSettings:
         Times the champion's bytes.
     confidence : float in (0, 1)
         One-sided, of the intervals' ends.
-    n_resamples : int
     """
 
     min_prompts: int = 100
@@ -122,7 +122,6 @@ class GateSettings:
     latency: float = 1.5
     size: float = 2.0
     confidence: float = 0.95
-    n_resamples: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,6 @@ def _check(settings: Retraining, where: str) -> None:
         (gates.min_prompts >= 1, "gates.min_prompts", gates.min_prompts, "at least 1"),
         (gates.min_slice >= 2, "gates.min_slice", gates.min_slice, "at least 2"),
         (0.5 <= gates.confidence < 1, "gates.confidence", gates.confidence, "in [0.5, 1)"),
-        (gates.n_resamples >= 100, "gates.n_resamples", gates.n_resamples, "at least 100"),
         (min(gates.latency, gates.size) >= 1, "gates.latency, gates.size", (gates.latency, gates.size), "at least 1"),
         (
             min(gates.near_share, gates.loss, gates.slice_loss, gates.candidate_loss, gates.utility) >= 0
