@@ -33,14 +33,17 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.feedback import FeedbackStore
+from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
-from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
+from serving.records import RecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
+from serving.storage.storage import NullStorage, SqliteStorage, Storage
 
 
 class Application:
@@ -60,13 +63,15 @@ class Application:
         settings: Settings,
         reread: Callable[[], Settings],
         upstream: Upstream,
-        records: RecordStore,
+        storage: Storage,
         emulator: EmulatorServer,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
-        self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
+        self.storage = storage
+        states = ReasoningStates(state_secret(settings))
+        self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -109,8 +114,8 @@ class Application:
         async with AsyncExitStack() as stack:
             await gateway.upstream.open()
             stack.push_async_callback(gateway.upstream.close)
-            gateway.records.open()
-            stack.callback(gateway.records.close)
+            self.storage.open()
+            stack.callback(self.storage.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
             watching = asyncio.create_task(self.reloader.run())
@@ -166,6 +171,7 @@ def create_app(
     upstream: Upstream | None = None,
     records: RecordStore | None = None,
     emulator: EmulatorServer | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Application:
     """Put the gateway together; nothing is opened until its lifespan begins.
 
@@ -177,19 +183,20 @@ def create_app(
     upstream : Upstream, optional
         Default: aiohttp.
     records : RecordStore, optional
-        Default: the SQLite file of the settings, or none.
+        Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
+    feedback : FeedbackStore, optional
+        Beside records that are given: keeps feedback, default none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    if records is None:
-        records = NullRecordStore() if path is None else SqliteRecordStore(path)
+    storage: Storage = NullStorage(records, feedback) if records is not None or path is None else SqliteStorage(path)
     return Application(
-        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), records, emulator or EmulatorServer()
+        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
 
 
@@ -219,6 +226,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(feedback_api(application.gateway))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)

@@ -26,6 +26,7 @@ from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError, UpstreamOverloaded
 from serving.exchange import Exchange, Header
 from serving.failover import BATCH_PATIENCE_S, PATIENCE_S, Failover
+from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
@@ -84,6 +85,8 @@ class Gateway:
     states : ReasoningStates, optional
     responses : ResponseStore, optional
     conversations : Conversations, optional
+    feedback : FeedbackStore, optional
+        What is said of answers; default: nothing is kept.
 
     Attributes
     ----------
@@ -107,6 +110,7 @@ class Gateway:
         states: ReasoningStates | None = None,
         responses: ResponseStore | None = None,
         conversations: Conversations | None = None,
+        feedback: FeedbackStore | None = None,
     ) -> None:
         self.upstream = upstream
         self.pool = pool
@@ -114,6 +118,7 @@ class Gateway:
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
+        self.feedback = feedback or NullFeedbackStore()
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()

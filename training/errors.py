@@ -6,6 +6,7 @@
       + InvalidSettings    the configuration cannot be: names the key, the value, what was expected
       + NotEnoughData      too few prompts, candidates or observations to fit and to measure
       + ExportMismatch     the exported graph gives other numbers than the estimators
+      + LogUnreadable      an exported decision log is absent, lacks a column or cannot be read
       + ExtraMissing       a package of an extra is not installed; says how to install it
       + TrackingFailed     the MLflow store refuses or cannot be reached; its address without a password
       + NoSuchVersion      the store of versions has none of that number or alias
@@ -30,6 +31,10 @@ class NotEnoughData(TrainingError):
 
 class ExportMismatch(TrainingError):
     """The exported graph and the estimators disagree."""
+
+
+class LogUnreadable(TrainingError):
+    """An exported decision log that cannot be read."""
 
 
 class ExtraMissing(TrainingError):

@@ -98,6 +98,20 @@ def m007_retained(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX retained_by_time ON retained (time_unix_s)")
 
 
+def m008_feedback(database: sqlite3.Connection) -> None:
+    """Make the table of what callers say of answers: numbers and short words, one row for each request, key, source."""
+    database.execute(
+        """
+        CREATE TABLE feedback (
+            request_id TEXT NOT NULL, key TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
+            score REAL, grader TEXT, tags TEXT, time_unix_s REAL NOT NULL,
+            PRIMARY KEY (request_id, key, source)
+        )
+        """
+    )
+    database.execute("CREATE INDEX feedback_by_time ON feedback (time_unix_s)")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
@@ -107,4 +121,5 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_scenarios,
     m006_loop,
     m007_retained,
+    m008_feedback,
 )
