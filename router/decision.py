@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
-from router.domain import Policy
+from router.domain import Floats, Policy
 from router.policy import dominated_one
 
 
@@ -111,6 +112,13 @@ class Outlook:
         return dominated_one(quality, cost, allowed)
 
 
+class Encoded(NamedTuple):
+    """What an encoder made of one prompt: its id (:attr:`router.manifest.Manifest.encoder_id`), and a row (dim,)."""
+
+    encoder: str
+    features: Floats
+
+
 def known(value: float) -> float | None:
     """Return a number, or None for NaN."""
     return None if value != value else value
@@ -155,6 +163,8 @@ class Decision:
         What it costs once to let another candidate read the conversation anew: the choice, or, where the incumbent
         stays, the one that the policy alone would have chosen. None where no switch was in question or its price is
         unknown.
+    encoded : Encoded or None
+        The prompt's features, for those who may keep them; None where the bundle could say nothing.
     """
 
     candidate: str
@@ -174,6 +184,7 @@ class Decision:
     promise: str | None = None
     incumbent: str | None = None
     switch_cost_usd: float | None = None
+    encoded: Encoded | None = field(default=None, repr=False, compare=False)
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:

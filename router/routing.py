@@ -8,35 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from router.bundle import Bundle, load
-from router.decision import Decision, Outlook, known
+from router.decision import Decision, Encoded, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
+from router.foresight import Foresight
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
 from router.latency import expected_latencies_s, with_mean
 from router.policy import DEFAULT_PRESETS, FALL_BELOW, KINDS, check, eligible, order
-from router.predictors import NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
+from router.predictors import INPUT, NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
 DEFAULT_PRESET = "balanced"
-
-
-@dataclass(frozen=True, slots=True)
-class Foresight:
-    """What the bundle says of one prompt, before candidates are filtered, priced and ranked.
-
-    ``given`` are the outputs of its graphs, ``task`` the most probable kind of task; None where it tells none apart.
-    """
-
-    given: Mapping[str, Floats]
-    task: str | None
-    task_probability: float | None
 
 
 class Router:
@@ -171,7 +159,7 @@ class Router:
     def foresee(self, prompt: Prompt) -> Foresight:
         """Predict for one prompt, for those who look before they ask for a decision."""
         given = self.bundle.outputs([prompt.text])
-        return Foresight(given, *self._task(given))
+        return Foresight(given, *self._task(given), self.bundle)
 
     def route(
         self,
@@ -195,7 +183,8 @@ class Router:
             tokens it makes the expected latency of this request. One that it says nothing of is ranked at the mean of
             the others; where it says nothing of any, expected output tokens stand in: the longer answer is the slower.
         foresight : Foresight, optional
-            What :meth:`foresee` said of this very prompt, so that it is predicted once.
+            What :meth:`foresee` said of this very prompt, so that it is predicted once. What another bundle foresaw
+            is not used.
         history : History, optional
             Of the conversation that the request goes on with. An incumbent that is in the middle of something is
             chosen while it may answer; otherwise the policy ranks by costs that count what is cached.
@@ -215,7 +204,9 @@ class Router:
         if isinstance(prompt, str):
             prompt = Prompt.of(prompt)
 
-        given = self.bundle.outputs([prompt.text]) if foresight is None else foresight.given
+        if foresight is None or foresight.bundle is not self.bundle:
+            foresight = self.foresee(prompt)
+        given = foresight.given
         outlook = self.outlook(prompt, constraints, given, speeds)
         allowed = [why is None for why in outlook.excluded_by]
         if not any(allowed):
@@ -235,7 +226,6 @@ class Router:
 
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
-        task, task_probability = self._task(given)
         novelty = float(given[NOVELTY_OUTPUT][0, 0]) if NOVELTY_OUTPUT in given else None
         binding, reason = _explain(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
         if history is not None:
@@ -254,12 +244,13 @@ class Router:
             quality=known(outlook.quality[first]),
             cost_usd=known(outlook.cost_usd[first]),
             outlook=outlook,
-            task=task,
-            task_probability=task_probability,
+            task=foresight.task,
+            task_probability=foresight.task_probability,
             novelty=novelty,
             promise=self._promise(rule, allowed, is_policys_own=first == alone),
             incumbent=None if history is None else history.incumbent,
             switch_cost_usd=switch_usd,
+            encoded=Encoded(self.bundle.encoder_id, given[INPUT][0]) if INPUT in given else None,
         )
 
     def _continued(

@@ -39,12 +39,11 @@ from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
-from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
+from serving.records import RecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
-from serving.storage.votes import SqliteFeedbackStore
-from serving.storage.writer import SqliteWriter
+from serving.storage.storage import NullStorage, SqliteStorage, Storage
 
 
 class Application:
@@ -64,15 +63,15 @@ class Application:
         settings: Settings,
         reread: Callable[[], Settings],
         upstream: Upstream,
-        records: RecordStore,
+        storage: Storage,
         emulator: EmulatorServer,
-        feedback: FeedbackStore | None = None,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
+        self.storage = storage
         states = ReasoningStates(state_secret(settings))
-        self.gateway = Gateway(upstream, Pool({}), records, states, feedback=feedback)
+        self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -115,8 +114,8 @@ class Application:
         async with AsyncExitStack() as stack:
             await gateway.upstream.open()
             stack.push_async_callback(gateway.upstream.close)
-            gateway.records.open()
-            stack.callback(gateway.records.close)
+            self.storage.open()
+            stack.callback(self.storage.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
             watching = asyncio.create_task(self.reloader.run())
@@ -184,27 +183,20 @@ def create_app(
     upstream : Upstream, optional
         Default: aiohttp.
     records : RecordStore, optional
-        Default: the SQLite file of the settings, or none.
+        Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
     feedback : FeedbackStore, optional
-        Default: where the records are kept by default, else none.
+        Beside records that are given: keeps feedback, default none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    if records is None and path is not None:
-        writer = SqliteWriter(path)
-        records, feedback = SqliteRecordStore(writer), feedback or SqliteFeedbackStore(writer)
+    storage: Storage = NullStorage(records, feedback) if records is not None or path is None else SqliteStorage(path)
     return Application(
-        settings,
-        reread or (lambda: settings),
-        upstream or AiohttpUpstream(),
-        records or NullRecordStore(),
-        emulator or EmulatorServer(),
-        feedback,
+        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
 
 

@@ -6,13 +6,20 @@ without them, and that shows. :class:`NullRecordStore` keeps nothing.
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from serving.storage.writer import SqliteWriter, Table, WriterStatus
+#: How much of a prompt is kept, from nothing to all that the router read of it.
+RETENTIONS = ("none", "features", "content")
 
-#: How the store is doing since it was opened.
-RecordStatus = WriterStatus
+
+@dataclass(frozen=True, slots=True)
+class RecordStatus:
+    """How a store is doing since it was opened; ``n_dropped`` rows were never kept."""
+
+    n_written: int
+    n_dropped: int
+    is_failing: bool
 
 
 class RequestRecord(NamedTuple):
@@ -101,7 +108,12 @@ class Retained(NamedTuple):
 
 
 class RecordStore(Protocol):
-    """Where records go; no method raises for want of a disk, and :meth:`add` never waits."""
+    """Where records go; no method raises for want of a disk, and :meth:`add` never waits.
+
+    ``is_on`` says whether anything is kept at all: what is not kept need not be made.
+    """
+
+    is_on: bool
 
     def open(self) -> None:
         """Start keeping records."""
@@ -119,6 +131,8 @@ class RecordStore(Protocol):
 class NullRecordStore:
     """Keeps nothing."""
 
+    is_on = False
+
     def open(self) -> None:
         """Do nothing."""
 
@@ -131,44 +145,3 @@ class NullRecordStore:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-class SqliteRecordStore:
-    """Keeps records in one SQLite file.
-
-    Parameters
-    ----------
-    path : Path or SqliteWriter
-        The file, or who writes to it.
-    n_queue : int, default=10000
-        Records that may wait where a writer is made for them.
-    """
-
-    def __init__(self, path: Path | SqliteWriter, *, n_queue: int = 10_000) -> None:
-        self._writer = SqliteWriter(path, n_queue=n_queue) if isinstance(path, Path) else path
-
-    def open(self) -> None:
-        """Start the writer; what the disk thinks of it shows in :meth:`status`."""
-        self._writer.open()
-
-    def add(self, record: RequestRecord, retained: Retained | None = None) -> None:
-        """Queue one record, or drop and count it when the queue is full or the store is not open."""
-        self._writer.add(REQUESTS, record)
-        if retained is not None:
-            self._writer.add(RETAINED, retained)
-
-    def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything queued so far was tried once; False when that took too long."""
-        return self._writer.flush(timeout_s)
-
-    def status(self) -> RecordStatus:
-        """Return the counts."""
-        return self._writer.status()
-
-    def close(self) -> None:
-        """Write what is queued and stop the writer. Idempotent."""
-        self._writer.close()
-
-
-REQUESTS = Table("request", RequestRecord._fields)
-RETAINED = Table("retained", Retained._fields)

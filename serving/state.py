@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from router import Candidate, Router
-from router.bundle import MANIFEST, load
-from router.errors import BundleMissing, RouterError
+from router.bundle import load
+from router.errors import RouterError
+from serving.bundle_folder import Fingerprint, bundle_folder, fingerprint, resolved
 from serving.candidate_settings import CandidateSettings, DeploymentSettings
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
@@ -28,9 +28,6 @@ from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
 from serving.scenario_settings import SCENARIO, Scenario, ScenarioSettings
 from serving.settings import Settings, credentials, is_loopback, refused
-
-#: Name, modification time, size and inode of each file.
-Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +140,9 @@ def build(
     secrets = {} if is_offline else credentials(settings)
     if is_offline:
         emulator_url = "http://127.0.0.1/v1"
-    seen = fingerprint(settings.bundle_directory())
-    bundle = load(bundle_folder(settings.bundle_directory()))
+    folder = resolved(settings.bundle_directory())
+    seen = fingerprint(folder)
+    bundle = load(bundle_folder(folder))
     known = {column.name for column in bundle.manifest.candidates}
     problems = [
         f"candidates.{i}.like = {candidate.like!r}: expected a candidate of bundle {bundle.manifest.id} "
@@ -247,34 +245,6 @@ def _detector_for(settings: Settings) -> Callable[[str], str | None]:
     if problems:
         raise refused(settings.source, problems)
     return detector(code for rule in settings.rules for code in rule.languages or ())
-
-
-def bundle_folder(directory: Path) -> Path:
-    """Return the folder that holds the manifest: the directory itself, or its one version.
-
-    Raises
-    ------
-    BundleMissing
-        There is none, or there are several versions and nothing says which.
-    """
-    if (directory / MANIFEST).is_file():
-        return directory
-    versions = sorted(path.parent for path in directory.glob(f"[!.]*/{MANIFEST}"))
-    if len(versions) == 1:
-        return versions[0]
-    if versions:
-        names = ", ".join(version.name for version in versions)
-        raise BundleMissing(f"{directory} holds several versions: name one of {names} in server.bundle")
-    raise BundleMissing(f"there is no bundle at {directory}: no {MANIFEST} in it")
-
-
-def fingerprint(directory: Path) -> Fingerprint:
-    """Describe every file of a bundle's folder without reading one; empty while there is no manifest."""
-    try:
-        files = [(path.name, path.stat()) for path in sorted(bundle_folder(directory).iterdir())]
-    except (OSError, BundleMissing):
-        return ()
-    return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
 def _candidate_of(row: CandidateSettings, providers: Mapping[str, ProviderSettings]) -> Candidate:

@@ -20,7 +20,7 @@ from serving.commands import server_of
 from serving.emulator import Emulator, EmulatorServer
 from serving.gateway import Gateway
 from serving.providers.upstream import Upstream
-from serving.records import NullRecordStore, RecordStore, RequestRecord
+from serving.records import NullRecordStore, RecordStore, RequestRecord, Retained
 from serving.settings import Settings, load
 
 CANDIDATE = """
@@ -50,13 +50,18 @@ emulated = true
 
 
 class KeptRecords(NullRecordStore):
-    """Keeps records in a list."""
+    """Keeps records in a list, and what is retained of prompts in another."""
+
+    is_on = True
 
     def __init__(self) -> None:
         self.kept: list[RequestRecord] = []
+        self.retained: list[Retained] = []
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, record: RequestRecord, retained: Retained | None = None) -> None:
         self.kept.append(record)
+        if retained is not None:
+            self.retained.append(retained)
 
 
 @dataclass

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from serving.errors import InvalidRequest
 from serving.feedback import OPERATOR, SKEW_S, STANDING, Voter, judged, read_vote
-from serving.records import REQUESTS, RequestRecord
+from serving.records import RequestRecord
 from serving.storage.migrations import migrate
+from serving.storage.record_store import REQUESTS
 from serving.storage.votes import cast
 
 DAY = 86_400.0
