@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
+from router.domain import NO_CONSTRAINTS
+from router.history import History
 from router.pricing import expected_costs_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
@@ -60,6 +62,10 @@ class Decided(NamedTuple):
         Whether a response header shall explain it.
     exploration : Exploration or None
         Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
+    constraints : Constraints
+        By which candidates were filtered.
+    history : History or None
+        Of the conversation, as the decision knew it.
     """
 
     decision: Decision
@@ -72,6 +78,8 @@ class Decided(NamedTuple):
     demand: Demand = NO_DEMAND
     is_explained: bool = False
     exploration: Exploration | None = None
+    constraints: Constraints = NO_CONSTRAINTS
+    history: History | None = None
 
 
 def decide(
@@ -161,6 +169,8 @@ def decide(
         priority,
         demand,
         dials.explain,
+        constraints=constraints,
+        history=history,
     )
 
 

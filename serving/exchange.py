@@ -26,6 +26,7 @@ from serving.explanation import headers_of
 from serving.exploration_budget import Reservation
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
+from serving.shadow import ShadowJob
 from serving.state import State
 
 Header = tuple[bytes, bytes]
@@ -69,6 +70,8 @@ class Exchange:
         Its place in a conversation, where one is recognised.
     reservation : Reservation or None
         What was set aside for it, where it explores.
+    shadow : ShadowJob or None
+        What a challenger was asked for.
     """
 
     __slots__ = (
@@ -91,6 +94,7 @@ class Exchange:
         "reservation",
         "rule",
         "scenario",
+        "shadow",
         "time_unix_s",
         "turn",
         "usage",
@@ -117,6 +121,7 @@ class Exchange:
         self.outcome = ""
         self.turn: Turn | None = None
         self.reservation: Reservation | None = None
+        self.shadow: ShadowJob | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -234,6 +239,7 @@ class Exchange:
         decision, policy, attempt, usage = self.decision, None, self.attempt, self.usage
         if decision is not None:
             policy = decision.policy
+        beside = None if self.shadow is None else self.shadow.taken()
         return RequestRecord(
             self.id,
             self.time_unix_s,
@@ -269,6 +275,10 @@ class Exchange:
             rule=self.rule,
             is_explored=decision is not None and decision.is_explored,
             explorable=",".join(decision.explorable) or None if decision else None,
+            shadow_bundle=beside.bundle if beside else None,
+            shadow_candidate=beside.candidate if beside else None,
+            shadow_quality=beside.quality if beside else None,
+            shadow_cost_usd=beside.cost_usd if beside else None,
             explore_usd=self.reservation.extra_usd if self.reservation else None,
         )
 
