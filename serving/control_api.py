@@ -288,6 +288,7 @@ def control_api(gateway: Gateway) -> APIRouter:
                     retries=gateway.pool.retries,
                     records=gateway.records.status(),
                     admission=gateway.admission.status(),
+                    feedback=gateway.feedback.status(),
                     exploration=_exploration(gateway, state),
                     shadow=gateway.shadow.status(state),
                     bundle=state.bundle_id,

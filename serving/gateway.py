@@ -37,6 +37,7 @@ from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
+from serving.regenerations import Regenerations
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
@@ -109,6 +110,7 @@ class Gateway:
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
         self.feedback = feedback or NullFeedbackStore()
+        self.regenerations = Regenerations(self.feedback, pool)
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()
@@ -192,6 +194,15 @@ class Gateway:
                     exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
                 exchange.shadow = self.shadow.ask(state, decided, asked.prompt, self.pool.speeds(), exchange.id)
             exchange.decided(state, decided, asked.prompt)
+            if self.feedback.is_on:
+                exchange.saying = self.regenerations.note(
+                    exchange.principal.name,
+                    asked.body,
+                    headers,
+                    n_bytes=len(body),
+                    priority=decided.priority,
+                    within_s=0.0 if api.embeds else state.settings.feedback.regenerated_within_s,
+                )
             wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(
                 state,

@@ -5,6 +5,7 @@
     TrainingError
       + InvalidSettings    the configuration cannot be: names the key, the value, what was expected
       + NotEnoughData      too few prompts, candidates or observations to fit and to measure
+      + NoOverlap          the log says nothing of a policy: what it does was never done; names the numbers
       + ExportMismatch     the exported graph gives other numbers than the estimators
       + LogUnreadable      an exported decision log is absent, lacks a column or cannot be read
       + ExtraMissing       a package of an extra is not installed; says how to install it
@@ -27,6 +28,10 @@ class InvalidSettings(TrainingError):
 
 class NotEnoughData(TrainingError):
     """Too little data to fit and to measure."""
+
+
+class NoOverlap(TrainingError):
+    """A decision log says nothing of a policy, since what that does was never done, or hardly ever."""
 
 
 class ExportMismatch(TrainingError):
