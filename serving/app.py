@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI, Request, Response
@@ -23,7 +24,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.api_page import PAGE_HEADERS, describe, page
 from serving.client_api import CLIENT_APIS, MESSAGES_PATH
 from serving.control_api import control_api
@@ -44,6 +45,8 @@ from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
 from serving.storage.storage import NullStorage, SqliteStorage, Storage
+
+_SWITCH_S = 0.0002
 
 
 class Application:
@@ -125,6 +128,7 @@ class Application:
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
                 stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             await self._warm_up()
+            await asyncio.to_thread(heap.trim)
             self.start_s = time.perf_counter() - began_at
             logs.event("ready", self._facts())
             yield
@@ -149,7 +153,8 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        with _quick_switches():
+            return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -259,6 +264,21 @@ def _of_http(error: HTTPException) -> GatewayError:
     if error.status_code == 404:
         return NotFound("nothing is served at this path", code="not_found")
     return InvalidRequest("the request cannot be served")
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Have the thread that builds a state give way to the event loop's sooner than usual.
+
+    The loop asks for the interpreter after every call to the system, many times a request; by default it waits up to
+    5 ms each time while another thread computes.
+    """
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
