@@ -113,7 +113,6 @@ def main(
         time.sleep(SETTLE_S)
         records = _records(folder / "turnout.sqlite")
         n_taken, n_refused = _n_taken(folder), _count(folder, '"reload_')
-    open("/tmp/rows.json","w").write(json.dumps([rows, began_at]))
     latencies_ms = {
         "before": [row["ms"] for row in rows if quiet_at <= row["at"] < began_at],
         "while_swapping": [row["ms"] for row in rows if began_at <= row["at"] < ended_at],
@@ -143,8 +142,9 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n")
     click.echo(
-        f"{report['n_requests']:,} requests, {report['n_failed']} failed, {swaps} swaps, taken after {report['taken_s']['p50']} s; load average "
-        f"{report['load_average']}; memory {' '.join(map(str, memory_mb))} MB"
+        f"{report['n_requests']:,} requests, {report['n_failed']} failed; {swaps} swaps, taken after "
+        f"{report['taken_s']['p50']} s; load average {report['load_average']}; memory "
+        f"{' '.join(map(str, memory_mb))} MB"
     )
     for phase, cuts in report["latency_ms"].items():
         click.echo(f"{phase:<16} " + "  ".join(f"{name} {value}" for name, value in cuts.items()))

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from router.routing import Foresight
+from router.foresight import Foresight
 from serving.asked import Asked
 from serving.errors import NoEligible, NotFound
 from serving.keys import Principal
