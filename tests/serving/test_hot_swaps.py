@@ -19,8 +19,13 @@ from router import bundle, features
 from router.manifest import Manifest
 from router.predictors import Predictor
 
-#: What each version says of medium, which the preset takes.
-PREDICTED = {"tiny@1": 0.8, "tiny@2": 0.82}
+#: What each version says of whom its preset takes: large where the text has a digit, else medium.
+PREDICTED = {
+    ("tiny@1", "large"): 0.9,
+    ("tiny@1", "medium"): 0.8,
+    ("tiny@2", "large"): 0.92,
+    ("tiny@2", "medium"): 0.82,
+}
 TEXTS = ("Say hello.", "What is 17 * 23?")
 
 
@@ -78,6 +83,7 @@ async def test_five_swaps_under_load_fail_nobody_and_mix_nothing(
     rows = connection.execute("SELECT id, bundle, round(predicted_quality, 4), chosen FROM request").fetchall()
     connection.close()
     assert {status for status, _, _ in seen} == {200}
-    assert {named for _, _, named in seen} == set(PREDICTED)
-    # The header, the record and the numbers in it are all of one version.
-    assert sorted(rows) == sorted((identity, named, PREDICTED[named], "medium") for _, identity, named in seen)
+    # The header and the record name the same version, and every number in it is that version's.
+    assert {identity: named for _, identity, named in seen} == {identity: by for identity, by, _, _ in rows}
+    assert {(by, chosen): quality for _, by, quality, chosen in rows} == PREDICTED
+    assert all(quality == PREDICTED[by, chosen] for _, by, quality, chosen in rows)
