@@ -120,6 +120,7 @@ class Application:
             stack.push_async_callback(gateway.upstream.close)
             self.storage.open()
             stack.callback(self.storage.close)
+            stack.callback(gateway.shadow.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
             beside = [self.reloader.run(), Expiry(self.storage, self._log_settings).run()]
@@ -159,8 +160,9 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
+        made = partial(build, settings, self.emulator.base_url or None, host=host, before=self.gateway.state)
         with quick_turns():
-            state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+            state = await asyncio.to_thread(made)
         if state.explores:
             await restore(self.gateway.exploration, self.gateway.records, time.time())
         return state

@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
+from router.domain import NO_CONSTRAINTS
+from router.history import History
 from router.pricing import expected_costs_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
@@ -63,6 +65,10 @@ class Decided(NamedTuple):
         Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
     retention : str
         What may be kept of the prompt: one of :data:`~serving.records.RETENTIONS`.
+    constraints : Constraints
+        By which candidates were filtered.
+    history : History or None
+        Of the conversation, as the decision knew it.
     """
 
     decision: Decision
@@ -76,6 +82,8 @@ class Decided(NamedTuple):
     is_explained: bool = False
     exploration: Exploration | None = None
     retention: str = "none"
+    constraints: Constraints = NO_CONSTRAINTS
+    history: History | None = None
 
 
 def decide(
@@ -167,6 +175,8 @@ def decide(
         demand,
         dials.explain,
         retention=retention,
+        constraints=constraints,
+        history=history,
     )
 
 

@@ -28,6 +28,7 @@ from serving.exploration_budget import Reservation
 from serving.keys import Principal
 from serving.records import RequestRecord, Retained
 from serving.reference import reference_cost_usd
+from serving.shadow import ShadowJob
 from serving.state import State
 
 _NOTHING_USED = Usage()
@@ -37,15 +38,6 @@ _LARGEST_FLOAT16 = 65_504.0
 #: Decimals of quality and its bounds, of output tokens, and of USD, by which costs are rounded in headers too.
 _DECIMALS = np.array([[4], [4], [4], [1], [9]])
 _SCALE = 10.0**_DECIMALS
-
-
-class Shadowed(NamedTuple):
-    """What a challenger would have done: its bundle, its choice, and what it predicts of that."""
-
-    bundle: str
-    candidate: str
-    quality: float | None
-    cost_usd: float | None
 
 
 class _Learned(NamedTuple):
@@ -102,8 +94,8 @@ class Recording:
         Implicit signs of how good the answer was.
     reservation : Reservation or None
         What was set aside for it, where it explores.
-    shadow : Shadowed or None
-        What a challenger would have done, where one was asked in time.
+    shadow : ShadowJob or None
+        What a challenger was asked for.
     """
 
     __slots__ = (
@@ -151,7 +143,7 @@ class Recording:
         self.turn: Turn | None = None
         self.signals: tuple[str, ...] = ()
         self.reservation: Reservation | None = None
-        self.shadow: Shadowed | None = None
+        self.shadow: ShadowJob | None = None
         self._began_at = time.perf_counter()
 
     def record(self, outcome: str, status: int, *, is_kept: bool = True) -> RequestRecord:
@@ -168,7 +160,7 @@ class Recording:
         decision, how, attempt, usage = self.decision, self.how, self.attempt, self.usage
         policy = decision.policy if decision else None
         learned = self._learned(decision, how) if is_kept and decision and how else _NOTHING_LEARNED
-        shadow = self.shadow
+        shadow = None if self.shadow is None else self.shadow.taken()
         return RequestRecord(
             self.id,
             self.time_unix_s,

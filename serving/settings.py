@@ -35,6 +35,7 @@ from serving.references import is_auto, misled
 from serving.routing_settings import RoutingSettings
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
+from serving.shadow_settings import ShadowSettings
 from serving.tables import about
 from serving.toml_lines import lines_of, located
 
@@ -132,6 +133,10 @@ class Settings:
         default_factory=LogSettings,
         metadata={"table": LogSettings, "help": "What is kept of requests and their prompts, and for how long."},
     )
+    shadow: ShadowSettings = field(
+        default_factory=ShadowSettings,
+        metadata={"table": ShadowSettings, "help": "A challenger that decides beside the champion."},
+    )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
     )
@@ -145,6 +150,10 @@ class Settings:
     def bundle_directory(self) -> Path:
         """Return the directory that holds the bundle's manifest, by the settings alone (no file is read)."""
         return self.root / self.server.bundle if self.server.bundle else SHIPPED_BUNDLE
+
+    def shadow_directory(self) -> Path | None:
+        """Return the directory of the challenger's bundle, or None where there is none."""
+        return self.root / self.shadow.bundle if self.shadow.bundle else None
 
     def database_path(self) -> Path | None:
         """Return where records are kept, or None where they are not."""
