@@ -51,8 +51,10 @@ def report(folder: Path, since: datetime | None, groupings: tuple[str, ...], as_
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     for line in lines_of(made):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     for name, groups in made.by.items():
         console.print(table_of(name, groups[:_MOST_ROWS]))
         if len(groups) > _MOST_ROWS:
@@ -90,7 +92,7 @@ def table_of(name: str, groups: tuple[Group, ...]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(name)
+    table.add_column(name, no_wrap=True)
     for heading in _COLUMNS:
         table.add_column(heading, justify="right")
     for group in groups:
@@ -107,7 +109,7 @@ def _percent(estimate: Estimate) -> str:
         return _UNKNOWN
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+    return f"{estimate.value:.1%} ± {100 * (estimate.high - estimate.low) / 2:.1f}"
 
 
 def _quality(group: Group) -> str:
@@ -131,8 +133,7 @@ _COLUMNS: Mapping[str, Callable[[Group], str]] = {
     "failed": lambda group: f"{group.n_failed / group.n:.1%}",
     "spent USD": lambda group: f"{group.spend_usd:,.4f}",
     "saving": lambda group: _percent(group.saving),
-    "p50 s": lambda group: _number(group.p50_s, ".2f"),
-    "p95 s": lambda group: _number(group.p95_s, ".2f"),
+    "p50 / p95 s": lambda group: f"{_number(group.p50_s, '.2f')} / {_number(group.p95_s, '.2f')}",
     "voted quality (n)": _quality,
-    "predicted there": lambda group: _number(group.predicted_of_voted, ".3f"),
+    "predicted": lambda group: _number(group.predicted_of_voted, ".3f"),
 }
