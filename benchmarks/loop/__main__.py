@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "datasets")]
 import click  # noqa: E402
 import pandas as pd  # noqa: E402
 from figures import draw  # noqa: E402
-from gateway import ADMIN, N_TEAMS, WORTH_USD, Workbench, config_of, secrets_of  # noqa: E402
+from gateway import ADMIN, N_TEAMS, TURNOUT, WORTH_USD, Workbench, config_of, secrets_of  # noqa: E402
 from traffic import Served, Traffic, choices_of  # noqa: E402
 from world import CANDIDATES, regret, world_of  # noqa: E402
 
@@ -123,10 +123,10 @@ class Demo:
         self._lap("first bundle")
 
         provided = [sys.executable, str(HERE), "providers", str(N_QUESTIONS), str(self.seed)]
-        with self.bench.started(provided, "/ready") as provider:
+        with self.bench.started("providers", provided, "/ready") as provider:
             config = config_of(self.folder, provider, self.secrets, EXPLORE_SHARE)
-            serve = [sys.executable, "-m", "router.cli", "serve", "--config", str(config), "--port", "0"]
-            with self.bench.started(serve, "/readyz") as origin:
+            serve = [*TURNOUT, "serve", "--config", str(config), "--port", "0"]
+            with self.bench.started("gateway", serve, "/readyz") as origin:
                 return self._live(provider, origin, config)
 
     def _live(self, provider: str, origin: str, config: Path) -> dict[str, Any]:

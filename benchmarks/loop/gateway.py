@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ADMIN, LABELLER = "operator", "labeller"
 N_TEAMS = 40
+TURNOUT = (sys.executable, "-c", "from router.cli import main; main()")
 #: What a whole unit of quality is worth, in USD a request: the demo's one dial.
 WORTH_USD = 0.02
 
@@ -100,11 +101,10 @@ class Workbench:
         sys.stdout.flush()
         began = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", "from router.cli import main; main()", *arguments],
+            [*TURNOUT, *arguments],
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         sys.stdout.write(done.stdout + (done.stderr if done.returncode else ""))
@@ -114,9 +114,9 @@ class Workbench:
         return done.stdout
 
     @contextmanager
-    def started(self, arguments: Sequence[str], ready_path: str) -> Iterator[str]:
+    def started(self, name: str, arguments: Sequence[str], ready_path: str) -> Iterator[str]:
         """Start a server that says on which port it listens; yield its origin, end it afterwards."""
-        log = (self.folder / f"{Path(arguments[1]).stem}-{arguments[2][:8]}.log").open("w")
+        log = (self.folder / f"{name}.log").open("w")
         process = subprocess.Popen(
             arguments, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -126,7 +126,7 @@ class Workbench:
             give_up_at = time.monotonic() + 60
             while not _answers(port, ready_path):
                 if process.poll() is not None or time.monotonic() > give_up_at:
-                    raise RuntimeError(f"{arguments[:3]} did not start; see {log.name}")
+                    raise RuntimeError(f"the {name} did not start: {Path(log.name).read_text()[-2000:]}")
                 time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"
         finally:
