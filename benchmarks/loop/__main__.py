@@ -290,7 +290,7 @@ def show(figures: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(
-        title=f"{figures['n_requests']:,} requests, {figures['n_failed']} failed, {figures['total_s']} s; SIMULATED providers"
+        title=f"{figures['n_requests']:,} requests, {figures['n_failed']} failed, {figures['total_s']} s; SIMULATED"
     )
     for heading in ("stage", "requests", "true quality", "oracle", "USD per 1,000", "oracle", "regret (random = 1)"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
