@@ -32,6 +32,8 @@ from gateway import ADMIN, N_TEAMS, TURNOUT, WORTH_USD, Workbench, config_of, se
 from traffic import Served, Traffic, choices_of  # noqa: E402
 from world import CANDIDATES, regret, world_of  # noqa: E402
 
+from routing_data.sample.world import count_tokens  # noqa: E402
+
 #: Stage, its share of all requests, and which law holds in it.
 STAGES = (
     ("before", 0.50, "before"),
@@ -52,8 +54,6 @@ epochs = 20
 word_vectors = false
 [evaluation]
 n_resamples = 100
-[feedback]
-share = 0.05
 """
 
 
@@ -216,6 +216,7 @@ class Demo:
                 "prompt_id": [f"q{i}" for i, _ in rows],
                 "candidate": [CANDIDATES[j] for _, j in rows],
                 "quality": [float(world.is_right("before", i, j)) for i, j in rows],
+                "input_tokens": [float(count_tokens(world.texts[i])) for i, _ in rows],
                 "output_tokens": [float(world.output_tokens[i, j]) for i, j in rows],
                 "cost_usd": [world.cost_usd[i, j] for i, j in rows],
             }

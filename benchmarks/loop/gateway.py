@@ -122,10 +122,10 @@ class Workbench:
         )
         try:
             assert process.stdout is not None
-            port = next(_port(line) for line in process.stdout if "127.0.0.1:" in line)
+            port = next((_port(line) for line in process.stdout if "127.0.0.1:" in line), None)
             give_up_at = time.monotonic() + 60
-            while not _answers(port, ready_path):
-                if process.poll() is not None or time.monotonic() > give_up_at:
+            while port is None or not _answers(port, ready_path):
+                if port is None or process.poll() is not None or time.monotonic() > give_up_at:
                     raise RuntimeError(f"the {name} did not start: {Path(log.name).read_text()[-2000:]}")
                 time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"
