@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from serving.exploration import Exploration
     from serving.keys import Principal
     from serving.rules import Verdict
     from serving.state import State
@@ -74,9 +76,12 @@ def explain(
     from serving.deciding import decide
     from serving.errors import GatewayError
     from serving.explanation import told
+    from serving.exploration_budget import ExplorationBudget
+    from serving.exploring import explore
     from serving.pool import Pool
     from serving.question import read_question
     from serving.settings import load
+    from serving.shadow import shadowed
     from serving.state import build
 
     at_unix_s = None if at is None else _moment(at)
@@ -93,12 +98,15 @@ def explain(
         state = build(load(config), is_offline=True)
         caller = _caller(state, key, project)
         asked, api = read_question(body)
-        decided = decide(state, Pool(state.candidate_of()), caller, asked, api, at_unix_s)
+        pool, asked_unix_s = Pool(state.candidate_of()), time.time() if at_unix_s is None else at_unix_s
+        decided = decide(state, pool, caller, asked, api, at_unix_s)
+        decided = explore(decided, state, pool, ExplorationBudget(), asked.prompt, None, asked_unix_s)
         rules = judged(state, caller, asked, api, at_unix_s)
+        beside = shadowed(state, decided, asked.prompt, pool.speeds())
     except (GatewayError, RouterError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        said = told(decided, rules, caller.may_use)
+        said = told(decided, rules, caller.may_use, beside)
         click.echo(json.dumps(dataclasses.asdict(said), ensure_ascii=False, indent=2))
         return
     if rules:
@@ -112,6 +120,19 @@ def explain(
     show(decided.decision)
     if decided.order[1:]:
         click.echo(f"after it: {', '.join(decided.order[1:])}")
+    if decided.exploration is not None:
+        click.echo(_said(decided.exploration))
+    if beside is not None:
+        click.echo(f"in the shadow {beside.bundle} would choose {beside.candidate}")
+
+
+def _said(exploration: Exploration) -> str:
+    """Say whom chance could choose, and how probably."""
+    rate = f"explored in {exploration.share:.3g} of requests"
+    if exploration.why_not is not None:
+        return f"{rate}, but not here: {exploration.why_not}"
+    among = ", ".join(f"{name} {exploration.propensity(name):.4g}" for name in exploration.candidates)
+    return f"{rate}: {among}; {exploration.left_usd:.2f} USD left for it today"
 
 
 def _show_rules(rules: tuple[Verdict, ...], chosen: str | None) -> None:

@@ -53,6 +53,8 @@ class Key:
         The highest it may ask for.
     grades : tuple of str
         Globs on the names of keys on whose requests it may give feedback besides its own.
+    retention : str or None
+        What may be kept of its prompts: one of :data:`~serving.records.RETENTIONS`; None leaves it to the settings.
     """
 
     name: str
@@ -63,12 +65,15 @@ class Key:
     demand: Demand = NO_DEMAND
     priority: str = "normal"
     grades: tuple[str, ...] = ()
+    retention: str | None = None
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, self.grades)
+        return Principal(
+            self.name, models, self.project, self.team, self.demand, self.priority, self.grades, self.retention
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Principal:
     demand: Demand = NO_DEMAND
     priority: str = "normal"
     grades: tuple[str, ...] = ()
+    retention: str | None = None
 
     def may_use(self, model: str) -> bool:
         """Tell whether this caller may ask for a candidate or alias."""

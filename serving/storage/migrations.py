@@ -112,6 +112,13 @@ def m008_feedback(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX feedback_by_time ON feedback (time_unix_s)")
 
 
+def m010_exploration(database: sqlite3.Connection) -> None:
+    """Add among whom chance could choose, and what that cost; configured names and USD."""
+    database.execute("ALTER TABLE request ADD COLUMN explorable TEXT")
+    database.execute("ALTER TABLE request ADD COLUMN explore_usd REAL")
+    database.execute("CREATE INDEX request_explored ON request (time_unix_s) WHERE is_explored = 1")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
@@ -122,4 +129,5 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m006_loop,
     m007_retained,
     m008_feedback,
+    m010_exploration,
 )
