@@ -18,7 +18,7 @@ from router.pricing import expected_costs_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
 from serving.conversations import Conversations, Turn
-from serving.course import Course, course_of
+from serving.course import Course, course_of, tried
 from serving.demand import NO_DEMAND, Demand
 from serving.designation import (
     beyond,
@@ -36,6 +36,7 @@ from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
 from serving.state import State
+from serving.trial import Entry, preferring
 
 
 class Decided(NamedTuple):
@@ -57,6 +58,8 @@ class Decided(NamedTuple):
     demand : Demand
     is_explained : bool
         Whether a response header shall explain it.
+    entry : Entry or None
+        Its place in an experiment.
     """
 
     decision: Decision
@@ -68,6 +71,7 @@ class Decided(NamedTuple):
     priority: str = "normal"
     demand: Demand = NO_DEMAND
     is_explained: bool = False
+    entry: Entry | None = None
 
 
 def decide(
@@ -116,7 +120,9 @@ def decide(
     course = course_of(state, principal, asked, api, at_unix_s, None if turn is None else turn.kept_rule())
     if turn is not None:
         turn.goes_by(course.rule)
-    scenario = course.scenario
+    if state.trials:
+        course = tried(state, course, principal, asked, turn)
+    scenario, entry = course.scenario, course.entry
     priority = _priority(principal, scenario, asked)
     demand = _demand(principal, scenario, asked)
     deployments = _meeting(state, demand)
@@ -136,7 +142,7 @@ def decide(
         if policy.kind == "latency" and priority == "batch":
             policy = replace(policy, kind="threshold")  # who is in no hurry pays for none
         try:
-            decision = state.router.route(
+            decision = course.router(state).route(
                 asked.prompt,
                 policy,
                 constraints,
@@ -146,6 +152,8 @@ def decide(
             )
         except NoEligibleCandidate as error:
             raise _nobody(error, principal) from error
+        if entry is not None and entry.setting.candidate is not None:
+            decision = preferring(decision, entry.setting.candidate, entry.experiment)
         order = decision.ranking
     return Decided(
         decision,
@@ -157,6 +165,7 @@ def decide(
         priority,
         demand,
         dials.explain,
+        entry,
     )
 
 
@@ -305,9 +314,10 @@ def _policy(state: State, course: Course, asked: Asked) -> Policy:
         raise InvalidRequest(
             f"model {course.model!r} names a preset, so no other policy may be asked for", param="model"
         )
-    wanted = dials.policy or course.preset or (course.scenario.policy if course.scenario else None)
+    own = course.entry.setting.policy if course.entry else None
+    wanted = dials.policy or own or course.preset or (course.scenario.policy if course.scenario else None)
     try:
-        return state.router.policy(wanted or state.settings.routing.default)
+        return course.router(state).policy(wanted or state.settings.routing.default)
     except InvalidPolicy as error:
         param = dials.policy_param or "model"
         raise InvalidRequest(f"{param}: {error}", param=param) from error

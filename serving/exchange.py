@@ -26,6 +26,7 @@ from serving.explanation import headers_of
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
 from serving.state import State
+from serving.trial import Entry
 
 Header = tuple[bytes, bytes]
 _NOTHING_USED = Usage()
@@ -50,6 +51,8 @@ class Exchange:
         Who shall answer.
     scenario, rule : str or None
         By which the decision was made.
+    entry : Entry or None
+        Its place in an experiment.
     usage : Usage
         As the provider counted it.
     is_usage_estimated : bool
@@ -79,6 +82,7 @@ class Exchange:
         "attempts",
         "cost_usd",
         "decision",
+        "entry",
         "id",
         "is_stream",
         "is_usage_estimated",
@@ -103,6 +107,7 @@ class Exchange:
         self.attempt: Attempt | None = None
         self.scenario: str | None = None
         self.rule: str | None = None
+        self.entry: Entry | None = None
         self._said: tuple[Header, ...] = ()
         self.usage = _NOTHING_USED
         self.cost_usd: float | None = None
@@ -124,6 +129,7 @@ class Exchange:
         self.decision = decided.decision
         self.scenario = decided.scenario
         self.rule = decided.rule
+        self.entry = decided.entry
         self._said = headers_of(decided)
 
     def attempt_failed(self, attempt: Attempt, error: UpstreamError) -> None:
@@ -223,7 +229,7 @@ class Exchange:
         self.settle(records, error.outcome, error.status)
 
     def _record(self, outcome: str, status: int) -> RequestRecord:
-        decision, policy, attempt, usage = self.decision, None, self.attempt, self.usage
+        decision, policy, attempt, usage, entry = self.decision, None, self.attempt, self.usage, self.entry
         if decision is not None:
             policy = decision.policy
         return RequestRecord(
@@ -259,6 +265,10 @@ class Exchange:
             is_usage_estimated=self.is_usage_estimated,
             scenario=self.scenario,
             rule=self.rule,
+            experiment=entry.experiment if entry else None,
+            arm=entry.arm if entry else None,
+            arm_share=entry.share if entry else None,
+            unit=entry.unit if entry else None,
         )
 
     def _failed(self) -> str:
@@ -309,6 +319,8 @@ def _logged(record: RequestRecord, is_emulated: bool | None) -> dict[str, logs.V
         "binding": record.binding,
         "scenario": record.scenario,
         "rule": record.rule,
+        "experiment": record.experiment,
+        "arm": record.arm,
         "bundle": record.bundle,
         "expected_cost_usd": record.expected_cost_usd,
         "cost_usd": record.cost_usd,

@@ -24,7 +24,7 @@ class RuledExplanation(Explanation):
     """An explanation, and how the request came to its policy.
 
     ``rules`` says of every rule whether it matches and what stands against it; ``demand`` is what deployments had to
-    meet, as the header ``x-turnout-data-policy`` says it.
+    meet, as the header ``x-turnout-data-policy`` says it; ``arm_share`` is how probably the request came to its arm.
     """
 
     scenario: str | None = None
@@ -32,6 +32,9 @@ class RuledExplanation(Explanation):
     priority: str = "normal"
     demand: str = ""
     rules: tuple[Verdict, ...] = ()
+    experiment: str | None = None
+    arm: str | None = None
+    arm_share: float | None = None
 
 
 def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str], bool]) -> RuledExplanation:
@@ -44,7 +47,7 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
     may_know : callable (candidate) -> bool
         Whether the caller may know of a candidate; what it may not use does not exist for it.
     """
-    said = decided.decision.explain()
+    said, entry = decided.decision.explain(), decided.entry
     known = replace(said, forecasts=tuple(f for f in said.forecasts if may_know(f.candidate)))
     return RuledExplanation(
         **{field.name: getattr(known, field.name) for field in fields(Explanation)},
@@ -53,14 +56,20 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
         priority=decided.priority,
         demand=decided.demand.said(),
         rules=rules,
+        experiment=entry.experiment if entry else None,
+        arm=entry.arm if entry else None,
+        arm_share=entry.share if entry else None,
     )
 
 
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
-    if decided.scenario is decided.rule is None and decided.demand is NO_DEMAND and not decided.is_explained:
+    entry = decided.entry
+    if decided.scenario is decided.rule is entry is None and decided.demand is NO_DEMAND and not decided.is_explained:
         return ()
     headers = []
+    if entry is not None:
+        headers.append((b"x-turnout-experiment", f"{entry.experiment}/{entry.arm}".encode()))
     if decided.scenario is not None:
         headers.append((b"x-turnout-scenario", decided.scenario.encode("latin-1", "replace")))
     if decided.rule is not None:

@@ -51,6 +51,8 @@ class Key:
         What every deployment that serves it must meet.
     priority : str
         The highest it may ask for.
+    is_admin : bool
+        Whether it may change experiments.
     """
 
     name: str
@@ -60,12 +62,13 @@ class Key:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    is_admin: bool = False
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority)
+        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, self.is_admin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,14 @@ class Principal:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    is_admin: bool = False
 
     def may_use(self, model: str) -> bool:
         """Tell whether this caller may ask for a candidate or alias."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-ANONYMOUS = Principal("anonymous", priority="high")
+ANONYMOUS = Principal("anonymous", priority="high", is_admin=True)
 
 
 def new_key() -> tuple[str, str]:

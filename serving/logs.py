@@ -47,6 +47,8 @@ FIELDS: Mapping[str, type] = {
     "binding": str,
     "scenario": str,
     "rule": str,
+    "experiment": str,
+    "arm": str,
     "bundle": str,
     "api": str,
     "upstream_dialect": str,

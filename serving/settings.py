@@ -118,6 +118,7 @@ class KeySettings:
         default="normal",
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
+    admin: bool = field(default=False, metadata=about(tables.flag, "Whether it may see and change experiments."))
 
     def demand(self) -> Demand:
         """Return what it demands of deployments."""

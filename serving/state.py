@@ -28,6 +28,7 @@ from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
 from serving.scenario_settings import SCENARIO, Scenario, ScenarioSettings
 from serving.settings import Settings, credentials, is_loopback, refused
+from serving.trial import Trial
 
 #: Name, modification time, size and inode of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -58,6 +59,8 @@ class State:
         Where ``auto`` goes, in the order of the file.
     language_of : callable (text) -> str or None
         Tells languages apart, where a rule asks for them.
+    trials : Mapping of str to Trial
+        The experiments in force, by what they act on: auto, auto:PRESET, scenario:NAME.
     """
 
     settings: Settings
@@ -73,6 +76,7 @@ class State:
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     language_of: Callable[[str], str | None] = lambda text: None
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
     def bundle_id(self) -> str:
@@ -181,7 +185,7 @@ def build(
         router=router,
         keys=KeyRing(
             [
-                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority)
+                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority, key.admin)
                 for key in settings.keys
             ],
             allow_anonymous=is_loopback(host),

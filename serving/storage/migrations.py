@@ -98,6 +98,21 @@ def m007_retained(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX retained_by_time ON retained (time_unix_s)")
 
 
+def m009_experiment(database: sqlite3.Connection) -> None:
+    """Make the table of experiments, at most one of them in force on anything, and find their requests quickly."""
+    database.execute(
+        """
+        CREATE TABLE experiment (
+            name TEXT PRIMARY KEY, acts_on TEXT NOT NULL, definition TEXT NOT NULL, state TEXT NOT NULL, salt BLOB,
+            halted TEXT NOT NULL, promoted TEXT, why TEXT NOT NULL, created_unix_s REAL NOT NULL, ended_unix_s REAL,
+            changed_unix_s REAL NOT NULL
+        )
+        """
+    )
+    database.execute("CREATE UNIQUE INDEX experiment_in_force ON experiment (acts_on) WHERE state != 'stopped'")
+    database.execute("CREATE INDEX request_by_experiment ON request (experiment) WHERE experiment IS NOT NULL")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
@@ -107,4 +122,5 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_scenarios,
     m006_loop,
     m007_retained,
+    m009_experiment,
 )
