@@ -12,6 +12,7 @@
       x NoEligibleCandidate       every candidate was filtered out; says by what
       x UnknownCandidate          a name that neither pool nor bundle knows
       x InvalidPolicy             a policy that cannot be: its kind or value
+      x InvalidInference          a question to statistics that cannot be: its level, shares or counts
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class UnknownCandidate(RouterError):
 
 class InvalidPolicy(RouterError):
     """A policy whose kind or value cannot be."""
+
+
+class InvalidInference(RouterError):
+    """A question to statistics that cannot be: its level, shares, counts or data."""
 
 
 class NoEligibleCandidate(RouterError):
