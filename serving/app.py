@@ -33,6 +33,8 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.experiment_api import experiment_api
+from serving.experiments import Experiments
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
@@ -41,6 +43,8 @@ from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
+from serving.storage.experiments import ExperimentStore, NullExperimentStore, SqliteExperimentStore
+from serving.storage.writer import SqliteWriter
 
 
 class Application:
@@ -62,11 +66,13 @@ class Application:
         upstream: Upstream,
         records: RecordStore,
         emulator: EmulatorServer,
+        experiments: ExperimentStore,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
         self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
+        self.experiments = Experiments(self.gateway, experiments)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -115,6 +121,8 @@ class Application:
             gateway.swap(await self._build(self._settings))
             watching = asyncio.create_task(self.reloader.run())
             stack.push_async_callback(_stop, watching)
+            following = asyncio.create_task(self.experiments.run())
+            stack.push_async_callback(_stop, following)
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
@@ -144,7 +152,8 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        return await self.experiments.prepared(state)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -186,10 +195,17 @@ def create_app(
     Application
     """
     path = settings.database_path()
-    if records is None:
-        records = NullRecordStore() if path is None else SqliteRecordStore(path)
+    experiments: ExperimentStore = NullExperimentStore()
+    if records is None and path is not None:
+        writer = SqliteWriter(path)
+        records, experiments = SqliteRecordStore(writer), SqliteExperimentStore(writer)
     return Application(
-        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), records, emulator or EmulatorServer()
+        settings,
+        reread or (lambda: settings),
+        upstream or AiohttpUpstream(),
+        records or NullRecordStore(),
+        emulator or EmulatorServer(),
+        experiments,
     )
 
 
@@ -219,6 +235,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(experiment_api(application.gateway, application.experiments))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)

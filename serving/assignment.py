@@ -65,7 +65,7 @@ def place_of(digest: str, shares: Sequence[float]) -> int:
 
 
 def user_of(body: Mapping[str, object]) -> str | None:
-    """Return whom a request says it is for: ``user``, ``metadata.user_id`` or ``safety_identifier``; None for nobody."""
+    """Return whom a request says it is for, by ``user``, ``metadata.user_id`` or ``safety_identifier``, or None."""
     metadata = body.get("metadata")
     told = (
         body.get("user"),

@@ -201,7 +201,9 @@ class Experiments:
         experiment.arm(arm)
         if not is_forced:
             if arm in row.halted:
-                raise InvalidRequest(f"arm: {arm} was stopped: {row.halted[arm].why}; force = true insists", param="arm")
+                raise InvalidRequest(
+                    f"arm: {arm} was stopped: {row.halted[arm].why}; force = true insists", param="arm"
+                )
             if row.state == RUNNING and (await self.readout(name)).sample_ratio.is_alarming:
                 raise InvalidRequest(
                     "arm: units did not come to the arms in the shares they were meant to, so no figure of this "

@@ -68,7 +68,7 @@ class Key:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, self.is_admin)
+        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, is_admin=self.is_admin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,16 @@ def build(
         router=router,
         keys=KeyRing(
             [
-                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority, key.admin)
+                Key(
+                    key.name,
+                    key.sha256,
+                    key.models,
+                    key.project,
+                    key.team,
+                    key.demand(),
+                    key.priority,
+                    is_admin=key.admin,
+                )
                 for key in settings.keys
             ],
             allow_anonymous=is_loopback(host),

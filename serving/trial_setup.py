@@ -1,7 +1,7 @@
 """Making a trial of an experiment's row: names are looked up, bundles of arms loaded and tested beside the champion.
 
 What cannot be made ready is left out whole: then nobody enters, on this replica, and that shows. Entry points:
-:class:`BundleShelf`, :func:`trial_of`, :func:`in_force`.
+:class:`BundleShelf`, :func:`pinned`, :func:`trial_of`, :func:`in_force`, :func:`with_experiments`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 from router import Router
 from router.bundle import Bundle, load
 from router.errors import RouterError
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, StorageUnavailable
 from serving.experiment import Arm, Experiment, defined, refused
 from serving.references import AUTO
 from serving.scenario_settings import SCENARIO
 from serving.state import State, bundle_folder
-from serving.storage.experiments import STOPPED, ExperimentRow
+from serving.storage.experiments import STOPPED, ExperimentRow, all_rows
+from serving.storage.writer import SqliteWriter
 from serving.trial import Setting, Trial
 
 
@@ -153,3 +154,15 @@ def _loaded(shelf: BundleShelf, folder: Path, at: str, *, is_anew: bool = False)
         return shelf.get(folder, is_anew=is_anew)
     except (RouterError, OSError) as error:
         raise refused([f"{at}: {error}"]) from error
+
+
+def with_experiments(state: State) -> State:
+    """Return a state with the experiments that its database knows, for commands; without any where it cannot be read."""
+    path = state.settings.database_path()
+    if path is None or not path.is_file():
+        return state
+    try:
+        rows = SqliteWriter(path).read_now(all_rows)
+    except StorageUnavailable:
+        return state
+    return replace(state, trials=in_force(rows, state, BundleShelf())[0])
