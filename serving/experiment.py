@@ -205,11 +205,14 @@ class Experiment:
             problems.append(f"arms: expected 2 to {MOST_ARMS} of them, got {len(self.arms)}")
         elif not isclose(sum(self.shares), 1.0, abs_tol=1e-6):
             problems.append(f"arms: expected shares with sum 1, got {sum(self.shares):g}")
-        for kind, rows, key in (("arms", self.arms, "name"), ("guards", self.guards, "metric")):
-            names = [getattr(row, key) for row in rows]
-            problems += [f"{kind}.{i}{problem}" for i, row in enumerate(rows) for problem in row.contradictions()]
+        problems += [f"arms.{i}{problem}" for i, arm in enumerate(self.arms) for problem in arm.contradictions()]
+        problems += [f"guards.{i}{problem}" for i, one in enumerate(self.guards) for problem in one.contradictions()]
+        for path, names in (
+            ("arms.{}.name", [arm.name for arm in self.arms]),
+            ("guards.{}.metric", [guard.metric for guard in self.guards]),
+        ):
             problems += [
-                f"{kind}.{i}.{key} = {name!r}: expected one not used before"
+                f"{path.format(i)} = {name!r}: expected one not used before"
                 for i, name in enumerate(names)
                 if name in names[:i]
             ]

@@ -146,8 +146,8 @@ def head_of(said: Mapping[str, Any]) -> list[str]:
         came = ", ".join(f"{arm['name']} {share:.1%}" for arm, share in zip(view["arms"], ratio["shares"], strict=True))
         meant = ", ".join(f"{arm['name']} {arm['share']:.1%}" for arm in view["arms"])
         lines.append(
-            f"SAMPLE RATIO MISMATCH: {came} came, {meant} was meant (p = {ratio['p_value']:.1g}). Something besides chance "
-            "decides who is counted where: TRUST NO FIGURE BELOW."
+            f"SAMPLE RATIO MISMATCH: {came} came, {meant} was meant (p = {ratio['p_value']:.1g}). Something besides "
+            "chance decides who is counted where: TRUST NO FIGURE BELOW."
         )
     if readout["is_full"]:
         lines.append("further units are no longer counted")
@@ -173,9 +173,7 @@ def tables_of(said: Mapping[str, Any]) -> list[Table]:
     differences = _table("arm against control", "metric", "difference", "relative", "")
     for row in readout["differences"]:
         bounds = _bounded(row["value"], row["low"], row["high"], "+.4g", _UNITS[row["metric"]])
-        share = _bounded(
-            *(_hundredfold(row[key]) for key in ("relative", "relative_low", "relative_high")), "+.3g", "%"
-        )
+        share = _bounded(row["relative"], row["relative_low"], row["relative_high"], "+.1%", "")
         differences.add_row(row["arm"], row["metric"], bounds, share, row["says"], style=_STYLES.get(row["says"]))
     return [arms, differences]
 
@@ -215,10 +213,6 @@ def _bounded(value: float | None, low: float | None, high: float | None, form: s
         return _UNKNOWN
     said = f"{value:{form}}{unit}"
     return said if low is None or high is None else f"{said} ({low:{form}} to {high:{form}})"
-
-
-def _hundredfold(value: float | None) -> float | None:
-    return None if value is None else 100 * value
 
 
 def _moment(unix_s: float) -> str:

@@ -65,7 +65,8 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
     entry = decided.entry
-    if decided.scenario is decided.rule is entry is None and decided.demand is NO_DEMAND and not decided.is_explained:
+    has_course = decided.scenario is not None or decided.rule is not None or entry is not None
+    if not has_course and decided.demand is NO_DEMAND and not decided.is_explained:
         return ()
     headers = []
     if entry is not None:

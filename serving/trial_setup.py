@@ -157,7 +157,7 @@ def _loaded(shelf: BundleShelf, folder: Path, at: str, *, is_anew: bool = False)
 
 
 def with_experiments(state: State) -> State:
-    """Return a state with the experiments that its database knows, for commands; without any where it cannot be read."""
+    """Return a state with the experiments of its database, for commands; without any where it cannot be read."""
     path = state.settings.database_path()
     if path is None or not path.is_file():
         return state
