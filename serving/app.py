@@ -119,10 +119,10 @@ class Application:
             stack.callback(gateway.records.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
-            watching = asyncio.create_task(self.reloader.run())
-            stack.push_async_callback(_stop, watching)
             following = asyncio.create_task(self.experiments.run())
             stack.push_async_callback(_stop, following)
+            watching = asyncio.create_task(self.reloader.run())
+            stack.push_async_callback(_stop, watching)
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)

@@ -135,6 +135,7 @@ class SqliteExperimentStore:
 
     def __init__(self, writer: SqliteWriter) -> None:
         self._writer = writer
+        self._was_there = False
 
     async def create(self, row: ExperimentRow) -> None:
         """Keep a new one.
@@ -204,8 +205,12 @@ class SqliteExperimentStore:
         return await self._change(name, change)
 
     async def rows(self) -> tuple[ExperimentRow, ...]:
-        """Return all of them, the oldest first; raises StorageUnavailable."""
-        return await self._writer.read(all_rows)
+        """Return all of them, the oldest first; raises StorageUnavailable. A file not made yet holds none."""
+        if not self._was_there and not self._writer.path.exists():
+            return ()
+        found = await self._writer.read(all_rows)
+        self._was_there = True  # from now on a file that is not there is no empty one
+        return found
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Ask the database something, in a thread; raises StorageUnavailable."""
