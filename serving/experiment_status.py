@@ -195,7 +195,7 @@ def _difference(experiment: Experiment, arm: str, metric: str, own: ArmTotals, c
     if is_said:
         says = NOT_SHOWN
         if found.excludes(0.0):
-            says = "worse" if (found.value > 0) is METRICS[metric] else "better"
+            says = "worse" if bool(found.value > 0) == METRICS[metric] else "better"
     low, high, share_low, share_high = (
         _known(bound) if is_said else None for bound in (found.low, found.high, share.low, share.high)
     )
