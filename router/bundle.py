@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from router.domain import Floats, Predictions
 from router.errors import BundleCorrupt, BundleMissing, BundleSchemaUnknown, BundleUnsafe, ParityFailed
 from router.features import FEATURE_SCHEMA, Encoder, encoder_of
 from router.manifest import FileEntry, Manifest
-from router.predictors import QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
+from router.predictors import INPUT, QUALITY_OUTPUTS, TOKENS_OUTPUTS, Predictor
 from router.recent import Recent
 
 MANIFEST, PARITY = "manifest.json", "parity.npz"
@@ -50,6 +51,7 @@ class Bundle:
     manifest: Manifest
     encoder: Encoder
     predictor: Predictor
+    encoder_id: str = field(init=False, compare=False)
     _tokens_per_character: Floats = field(init=False, repr=False, compare=False)
     _without_tokens: NDArray[np.bool_] | None = field(init=False, repr=False, compare=False)
     _recent: Recent[dict[str, Floats]] = field(init=False, repr=False, compare=False)
@@ -59,9 +61,13 @@ class Bundle:
         columns = self.manifest.candidates
         rates = np.array([column.input_tokens_per_character for column in columns], np.float32)
         unknown = np.array([not column.knows_output_tokens for column in columns])
+        object.__setattr__(self, "encoder_id", self.manifest.encoder_id)
         object.__setattr__(self, "_tokens_per_character", rates)
         object.__setattr__(self, "_without_tokens", unknown if unknown.any() else None)
-        object.__setattr__(self, "_recent", Recent(self._kept_outputs))
+        # Not a method of this bundle: it would hold what holds it, and a bundle that was swapped out would stay.
+        object.__setattr__(
+            self, "_recent", Recent(partial(_kept_outputs, self.encoder, self.predictor, self._without_tokens))
+        )
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Predict quality and tokens of n texts for the bundle's own candidates.
@@ -90,22 +96,13 @@ class Bundle:
     def outputs(self, texts: Sequence[str]) -> dict[str, Floats]:
         """Return what the graphs give for n texts, (n, m) each and tasks (n, K); NaN for token counts not known.
 
-        Of a single text, as serving asks, it may be what was computed when the text came before; not to be changed.
+        Of a single text, as serving asks, it may be what was computed when the text came before; not to be changed;
+        and the features that the graphs read are among it, (1, dim).
         """
         return dict(self._recent.of(texts[0])) if len(texts) == 1 else self._computed(texts)
 
-    def _kept_outputs(self, text: str) -> dict[str, Floats]:
-        outputs = self._computed([text])
-        for values in outputs.values():
-            values.setflags(write=False)
-        return outputs
-
     def _computed(self, texts: Sequence[str]) -> dict[str, Floats]:
-        outputs = self.predictor.predict(self.encoder.encode(texts))
-        if self._without_tokens is not None:
-            for name in TOKENS_OUTPUTS:
-                outputs[name] = np.where(self._without_tokens, np.float32("nan"), outputs[name])
-        return outputs
+        return _predicted(self.encoder.encode(texts), self.predictor, self._without_tokens)
 
 
 def load(directory: str | os.PathLike[str]) -> Bundle:
@@ -217,6 +214,25 @@ def parity(encoder: Encoder, predictor: Predictor, texts: Sequence[str]) -> byte
     """
     features = encoder.encode(texts)
     return write_arrays({"texts": np.array(texts), "features": features, **predictor.predict(features)})
+
+
+def _predicted(features: Floats, predictor: Predictor, without_tokens: NDArray[np.bool_] | None) -> dict[str, Floats]:
+    outputs = predictor.predict(features)
+    if without_tokens is not None:
+        for name in TOKENS_OUTPUTS:
+            outputs[name] = np.where(without_tokens, np.float32("nan"), outputs[name])
+    return outputs
+
+
+def _kept_outputs(
+    encoder: Encoder, predictor: Predictor, without_tokens: NDArray[np.bool_] | None, text: str
+) -> dict[str, Floats]:
+    features = encoder.encode([text])
+    outputs = _predicted(features, predictor, without_tokens)
+    outputs[INPUT] = features
+    for values in outputs.values():
+        values.setflags(write=False)
+    return outputs
 
 
 def _swap(scratch: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ part of a bundle, since they change without retraining; ``reference_price`` is p
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,8 @@ from router.policy import check
 SCHEMA = 1
 #: No tokenizer makes more tokens of a character than it has bytes.
 _LARGEST_RATE = 4.0
+#: How the names of an encoder's own files begin.
+_ENCODER_FILES = ("encoder.", "tokenizer.", "surface.")
 _T = TypeVar("_T")
 
 
@@ -103,6 +106,13 @@ class Manifest:
     def id(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def encoder_id(self) -> str:
+        """Name the encoder by all that its features depend on: two bundles with the same id give the same features."""
+        parts = [self.encoder_tier, str(self.feature_schema), str(self.dim)]
+        parts += [f"{n} {f.sha256}" for n, f in sorted(self.files.items()) if n.startswith(_ENCODER_FILES)]
+        return f"{self.encoder_tier}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:12]}"
 
     @property
     def certificates(self) -> dict[str, Certificate]:

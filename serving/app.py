@@ -35,16 +35,18 @@ from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
 from serving.experiment_api import experiment_api
 from serving.experiments import Experiments
+from serving.exploring import restore
+from serving.feedback import FeedbackStore
+from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
-from serving.records import NullRecordStore, RecordStore, SqliteRecordStore
+from serving.records import RecordStore
 from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
-from serving.storage.experiments import ExperimentStore, NullExperimentStore, SqliteExperimentStore
-from serving.storage.writer import SqliteWriter
+from serving.storage.storage import NullStorage, SqliteStorage, Storage
 
 
 class Application:
@@ -64,15 +66,16 @@ class Application:
         settings: Settings,
         reread: Callable[[], Settings],
         upstream: Upstream,
-        records: RecordStore,
+        storage: Storage,
         emulator: EmulatorServer,
-        experiments: ExperimentStore,
     ) -> None:
         self._settings = settings
         self._reread = reread
         self.emulator = emulator
-        self.gateway = Gateway(upstream, Pool({}), records, ReasoningStates(state_secret(settings)))
-        self.experiments = Experiments(self.gateway, experiments)
+        self.storage = storage
+        states = ReasoningStates(state_secret(settings))
+        self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
+        self.experiments = Experiments(self.gateway, storage.experiments)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -115,8 +118,8 @@ class Application:
         async with AsyncExitStack() as stack:
             await gateway.upstream.open()
             stack.push_async_callback(gateway.upstream.close)
-            gateway.records.open()
-            stack.callback(gateway.records.close)
+            self.storage.open()
+            stack.callback(self.storage.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
             following = asyncio.create_task(self.experiments.run())
@@ -153,6 +156,8 @@ class Application:
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
         state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        if state.explores:
+            await restore(self.gateway.exploration, self.gateway.records, time.time())
         return await self.experiments.prepared(state)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
@@ -175,6 +180,7 @@ def create_app(
     upstream: Upstream | None = None,
     records: RecordStore | None = None,
     emulator: EmulatorServer | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Application:
     """Put the gateway together; nothing is opened until its lifespan begins.
 
@@ -186,26 +192,20 @@ def create_app(
     upstream : Upstream, optional
         Default: aiohttp.
     records : RecordStore, optional
-        Default: the SQLite file of the settings, or none.
+        Keeps records in the place of the settings' database, which then is not opened.
     emulator : EmulatorServer, optional
         Started only when a provider is emulated.
+    feedback : FeedbackStore, optional
+        Beside records that are given: keeps feedback, default none.
 
     Returns
     -------
     Application
     """
     path = settings.database_path()
-    experiments: ExperimentStore = NullExperimentStore()
-    if records is None and path is not None:
-        writer = SqliteWriter(path)
-        records, experiments = SqliteRecordStore(writer), SqliteExperimentStore(writer)
+    storage: Storage = NullStorage(records, feedback) if records is not None or path is None else SqliteStorage(path)
     return Application(
-        settings,
-        reread or (lambda: settings),
-        upstream or AiohttpUpstream(),
-        records or NullRecordStore(),
-        emulator or EmulatorServer(),
-        experiments,
+        settings, reread or (lambda: settings), upstream or AiohttpUpstream(), storage, emulator or EmulatorServer()
     )
 
 
@@ -236,6 +236,7 @@ def _api(application: Application) -> FastAPI:
     )
     api.include_router(control_api(application.gateway))
     api.include_router(experiment_api(application.gateway, application.experiments))
+    api.include_router(feedback_api(application.gateway))
     describe(api)
 
     @api.get("/docs", include_in_schema=False)

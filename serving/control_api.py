@@ -23,6 +23,7 @@ from serving.course import judged, models_for
 from serving.deciding import decide, turn_in
 from serving.errors import NotFound
 from serving.explanation import RuledExplanation, told
+from serving.exploring import explore
 from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
@@ -187,6 +188,7 @@ def control_api(gateway: Gateway) -> APIRouter:
         state = gateway.ready()
         turn = turn_in(gateway.conversations, state, caller, asked, headers, raw)
         decided = decide(state, gateway.pool, caller, asked, api, turn=turn)
+        decided = explore(decided, state, gateway.pool, gateway.exploration, asked.prompt, turn, time.time())
         return told(decided, judged(state, caller, asked, api), caller.may_use)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)
@@ -266,6 +268,7 @@ def control_api(gateway: Gateway) -> APIRouter:
                     retries=gateway.pool.retries,
                     records=gateway.records.status(),
                     admission=gateway.admission.status(),
+                    feedback=gateway.feedback.status(),
                     bundle=state.bundle_id,
                     loaded_unix_s=state.loaded_unix_s,
                     started_unix_s=started_unix_s,

@@ -221,11 +221,11 @@ class Conversations:
         Turn or None
             None where nothing tells this conversation from others.
         """
-        items = _items(body)
+        items = items_in(body)
         if not keep_for_s or not items:
             return None
         named: list[object] = [value for name, value in headers if name in ID_HEADERS]
-        named += _named(body)
+        named += named_in(body)
         opening = opening_of(items)
         if not opening and not named:
             return None
@@ -358,7 +358,7 @@ def _before_humans(items: Sequence[object]) -> Iterator[object]:
         yield item.get("content")
 
 
-def _items(body: Mapping[str, object]) -> Sequence[object]:
+def items_in(body: Mapping[str, object]) -> Sequence[object]:
     """Return what was said so far: messages, or the items of Responses; nothing of the APIs without conversations."""
     said = body.get("messages") or body.get("input")
     if isinstance(said, str):
@@ -366,7 +366,7 @@ def _items(body: Mapping[str, object]) -> Sequence[object]:
     return said if isinstance(said, list) else ()
 
 
-def _named(body: Mapping[str, object]) -> list[object]:
+def named_in(body: Mapping[str, object]) -> list[object]:
     """Return the ids that stand in a body."""
     metadata, conversation = body.get("metadata"), body.get("conversation")
     found = [body.get(name) for name in _ID_FIELDS]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from router import Router
-from router.routing import Foresight
+from router.foresight import Foresight
 from serving.asked import Asked
 from serving.assignment import user_of
 from serving.conversations import Turn
@@ -163,12 +163,10 @@ def tried(state: State, course: Course, principal: Principal, asked: Asked, turn
         return (b"key", key) if user is None else (b"user", key, user.encode("utf-8", "surrogatepass"))
 
     entry = trial.enter(unit_of)
-    setting, scenario, foresight = entry.setting, course.scenario, course.foresight
+    setting, scenario = entry.setting, course.scenario
     if scenario is not None and (setting.policy is not None or setting.candidate is not None):
         scenario = replace(scenario, policy=setting.policy or scenario.policy, candidate=None)
-    if setting.router is not None:
-        foresight = None  # another bundle's
-    return course._replace(entry=entry, scenario=scenario, foresight=foresight)
+    return course._replace(entry=entry, scenario=scenario)
 
 
 def _course_to(state: State, model: str, target: str) -> Course:

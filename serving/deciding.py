@@ -32,6 +32,7 @@ from serving.designation import (
 )
 from serving.dials import Dials
 from serving.errors import InvalidRequest, NoEligible, NotFound
+from serving.exploration import Exploration
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
 from serving.scenario_settings import Scenario
@@ -60,6 +61,8 @@ class Decided(NamedTuple):
         Whether a response header shall explain it.
     entry : Entry or None
         Its place in an experiment.
+    exploration : Exploration or None
+        Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
     """
 
     decision: Decision
@@ -72,6 +75,7 @@ class Decided(NamedTuple):
     demand: Demand = NO_DEMAND
     is_explained: bool = False
     entry: Entry | None = None
+    exploration: Exploration | None = None
 
 
 def decide(

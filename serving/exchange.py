@@ -23,8 +23,11 @@ from serving.deciding import Decided
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamError
 from serving.explanation import headers_of
+from serving.exploration_budget import Reservation
+from serving.feedback import ABANDONED
 from serving.keys import Principal
 from serving.records import RecordStore, RequestRecord
+from serving.regenerations import Saying
 from serving.state import State
 from serving.trial import Entry
 
@@ -69,6 +72,12 @@ class Exchange:
         How it ended, once settled.
     turn : Turn or None
         Its place in a conversation, where one is recognised.
+    saying : Saying or None
+        What is asked, as far as needed to notice that it is asked again.
+    is_abandoned : bool
+        Its caller left after some of the answer had come.
+    reservation : Reservation or None
+        What was set aside for it, where it explores.
     """
 
     __slots__ = (
@@ -84,12 +93,15 @@ class Exchange:
         "decision",
         "entry",
         "id",
+        "is_abandoned",
         "is_stream",
         "is_usage_estimated",
         "outcome",
         "principal",
         "requested_model",
+        "reservation",
         "rule",
+        "saying",
         "scenario",
         "time_unix_s",
         "turn",
@@ -117,6 +129,9 @@ class Exchange:
         self._prompt: Prompt | None = None
         self.outcome = ""
         self.turn: Turn | None = None
+        self.saying: Saying | None = None
+        self.is_abandoned = False
+        self.reservation: Reservation | None = None
         self._state: State | None = None
         self._is_settled = False
         self._began_at = time.perf_counter()
@@ -213,10 +228,15 @@ class Exchange:
             self.cost_usd = charge_usd(self.usage, price)
             if self.turn is not None and outcome == "ok":
                 self.turn.answered(attempt.deployment.candidate, self.usage, price)
+            if self.saying is not None and outcome == "ok":
+                self.saying.answered(self.id, attempt.deployment.name)
+        if self.reservation is not None:
+            was_asked = attempt is not None and attempt.call is not None
+            self.reservation.settle(self.cost_usd if was_asked else 0.0)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome
-        record = self._record(outcome, status)
+        record = self._record(outcome, status, self._signals(outcome))
         records.add(record)
         logs.event(
             "request",
@@ -228,7 +248,19 @@ class Exchange:
         """Settle a request that ended in an error before anything was sent."""
         self.settle(records, error.outcome, error.status)
 
-    def _record(self, outcome: str, status: int) -> RequestRecord:
+    def _signals(self, outcome: str) -> tuple[str, ...]:
+        """Return, and count, the signs against the answer."""
+        attempt = self.attempt
+        signals: tuple[str, ...] = ()
+        if self.is_abandoned:
+            signals = (ABANDONED,)
+        elif outcome == "ok" and attempt is not None and attempt.relay.inspection is not None:
+            signals = attempt.relay.inspection.found()
+        if signals and attempt is not None and attempt.call is not None:
+            attempt.call.signal(signals)
+        return signals
+
+    def _record(self, outcome: str, status: int, signals: tuple[str, ...]) -> RequestRecord:
         decision, policy, attempt, usage, entry = self.decision, None, self.attempt, self.usage, self.entry
         if decision is not None:
             policy = decision.policy
@@ -269,6 +301,10 @@ class Exchange:
             arm=entry.arm if entry else None,
             arm_share=entry.share if entry else None,
             unit=entry.unit if entry else None,
+            signals=",".join(signals) or None,
+            is_explored=decision is not None and decision.is_explored,
+            explorable=",".join(decision.explorable) or None if decision else None,
+            explore_usd=self.reservation.extra_usd if self.reservation else None,
         )
 
     def _failed(self) -> str:

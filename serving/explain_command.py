@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from serving.exploration import Exploration
     from serving.keys import Principal
     from serving.rules import Verdict
     from serving.state import State
@@ -74,6 +76,8 @@ def explain(
     from serving.deciding import decide
     from serving.errors import GatewayError
     from serving.explanation import told
+    from serving.exploration_budget import ExplorationBudget
+    from serving.exploring import explore
     from serving.pool import Pool
     from serving.question import read_question
     from serving.settings import load
@@ -94,7 +98,9 @@ def explain(
         state = with_experiments(build(load(config), is_offline=True))
         caller = _caller(state, key, project)
         asked, api = read_question(body)
-        decided = decide(state, Pool(state.candidate_of()), caller, asked, api, at_unix_s)
+        pool, asked_unix_s = Pool(state.candidate_of()), time.time() if at_unix_s is None else at_unix_s
+        decided = decide(state, pool, caller, asked, api, at_unix_s)
+        decided = explore(decided, state, pool, ExplorationBudget(), asked.prompt, None, asked_unix_s)
         rules = judged(state, caller, asked, api, at_unix_s)
     except (GatewayError, RouterError) as error:
         raise click.ClickException(str(error)) from error
@@ -115,6 +121,17 @@ def explain(
     show(decided.decision)
     if decided.order[1:]:
         click.echo(f"after it: {', '.join(decided.order[1:])}")
+    if decided.exploration is not None:
+        click.echo(_said(decided.exploration))
+
+
+def _said(exploration: Exploration) -> str:
+    """Say whom chance could choose, and how probably."""
+    rate = f"explored in {exploration.share:.3g} of requests"
+    if exploration.why_not is not None:
+        return f"{rate}, but not here: {exploration.why_not}"
+    among = ", ".join(f"{name} {exploration.propensity(name):.4g}" for name in exploration.candidates)
+    return f"{rate}: {among}; {exploration.left_usd:.2f} USD left for it today"
 
 
 def _show_rules(rules: tuple[Verdict, ...], chosen: str | None) -> None:

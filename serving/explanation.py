@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from router import Explanation
 from serving.deciding import Decided
 from serving.demand import NO_DEMAND
+from serving.exploration import Exploration
 from serving.rules import Verdict
 
 #: Of the explanation in a header; what does not fit is left out: the ranking from its end, the reason, names.
@@ -24,7 +25,8 @@ class RuledExplanation(Explanation):
     """An explanation, and how the request came to its policy.
 
     ``rules`` says of every rule whether it matches and what stands against it; ``demand`` is what deployments had to
-    meet, as the header ``x-turnout-data-policy`` says it; ``arm_share`` is how probably the request came to its arm.
+    meet, as the header ``x-turnout-data-policy`` says it. ``exploration`` is null where nothing is explored; else whom
+    chance could choose, or why nobody. ``arm_share`` is how probably the request came to its arm of the experiment.
     """
 
     scenario: str | None = None
@@ -32,6 +34,7 @@ class RuledExplanation(Explanation):
     priority: str = "normal"
     demand: str = ""
     rules: tuple[Verdict, ...] = ()
+    exploration: Exploration | None = None
     experiment: str | None = None
     arm: str | None = None
     arm_share: float | None = None
@@ -56,6 +59,7 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
         priority=decided.priority,
         demand=decided.demand.said(),
         rules=rules,
+        exploration=decided.exploration,
         experiment=entry.experiment if entry else None,
         arm=entry.arm if entry else None,
         arm_share=entry.share if entry else None,
@@ -64,13 +68,18 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
 
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
-    entry = decided.entry
+    decision, entry = decided.decision, decided.entry
     has_course = decided.scenario is not None or decided.rule is not None or entry is not None
-    if not has_course and decided.demand is NO_DEMAND and not decided.is_explained:
+    has_demand = decided.demand is not NO_DEMAND
+    if not (has_course or has_demand or decided.is_explained or decision.propensity != 1.0):
         return ()
     headers = []
     if entry is not None:
         headers.append((b"x-turnout-experiment", f"{entry.experiment}/{entry.arm}".encode()))
+    if decision.propensity != 1.0:
+        headers.append((b"x-turnout-propensity", b"%.6g" % decision.propensity))
+    if decision.is_explored:
+        headers.append((b"x-turnout-explored", b"true"))
     if decided.scenario is not None:
         headers.append((b"x-turnout-scenario", decided.scenario.encode("latin-1", "replace")))
     if decided.rule is not None:

@@ -25,7 +25,10 @@ from serving.drain import Drain
 from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError, UpstreamOverloaded
 from serving.exchange import Exchange, Header
+from serving.exploration_budget import ExplorationBudget
+from serving.exploring import explore, reserved
 from serving.failover import BATCH_PATIENCE_S, PATIENCE_S, Failover
+from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
@@ -34,6 +37,7 @@ from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
+from serving.regenerations import Regenerations
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
@@ -84,6 +88,8 @@ class Gateway:
     states : ReasoningStates, optional
     responses : ResponseStore, optional
     conversations : Conversations, optional
+    feedback : FeedbackStore, optional
+        What is said of answers; default: nothing is kept.
 
     Attributes
     ----------
@@ -97,6 +103,8 @@ class Gateway:
         Whether the process is about to end.
     idempotency : IdempotencyStore
         Answers that may be asked for again.
+    exploration : ExplorationBudget
+        What exploring may still cost today.
     """
 
     def __init__(
@@ -107,6 +115,7 @@ class Gateway:
         states: ReasoningStates | None = None,
         responses: ResponseStore | None = None,
         conversations: Conversations | None = None,
+        feedback: FeedbackStore | None = None,
     ) -> None:
         self.upstream = upstream
         self.pool = pool
@@ -114,10 +123,13 @@ class Gateway:
         self.states = states or ReasoningStates()
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
+        self.feedback = feedback or NullFeedbackStore()
+        self.regenerations = Regenerations(self.feedback, pool)
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()
         self.idempotency = IdempotencyStore()
+        self.exploration = ExplorationBudget()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -180,7 +192,28 @@ class Gateway:
                 turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
                 decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
+                if state.explores:
+                    decided = explore(
+                        decided,
+                        state,
+                        self.pool,
+                        self.exploration,
+                        asked.prompt,
+                        turn,
+                        exchange.time_unix_s,
+                        exchange.id,
+                    )
+                    exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
             exchange.decided(state, decided, asked.prompt)
+            if self.feedback.is_on:
+                exchange.saying = self.regenerations.note(
+                    exchange.principal.name,
+                    asked.body,
+                    headers,
+                    n_bytes=len(body),
+                    priority=decided.priority,
+                    within_s=0.0 if api.embeds else state.settings.feedback.regenerated_within_s,
+                )
             wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(
                 state,

@@ -51,6 +51,8 @@ class Key:
         What every deployment that serves it must meet.
     priority : str
         The highest it may ask for.
+    grades : tuple of str
+        Globs on the names of keys on whose requests it may give feedback besides its own.
     is_admin : bool
         Whether it may change experiments.
     """
@@ -62,13 +64,16 @@ class Key:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    grades: tuple[str, ...] = ()
     is_admin: bool = False
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
-        return Principal(self.name, models, self.project, self.team, self.demand, self.priority, is_admin=self.is_admin)
+        return Principal(
+            self.name, models, self.project, self.team, self.demand, self.priority, self.grades, self.is_admin
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Principal:
     team: str = ""
     demand: Demand = NO_DEMAND
     priority: str = "normal"
+    grades: tuple[str, ...] = ()
     is_admin: bool = False
 
     def may_use(self, model: str) -> bool:
@@ -88,7 +94,7 @@ class Principal:
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-ANONYMOUS = Principal("anonymous", priority="high", is_admin=True)
+ANONYMOUS = Principal("anonymous", priority="high", grades=("*",), is_admin=True)
 
 
 def new_key() -> tuple[str, str]:

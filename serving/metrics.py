@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from itertools import accumulate
 
 from serving.admission import AdmissionStatus
+from serving.feedback import FeedbackStatus
 from serving.health import WORDS, RetryBudget
 from serving.latency import BOUNDS_S, Histogram
 from serving.records import RecordStatus
@@ -41,6 +42,7 @@ class Observed:
         ``name@version``.
     loaded_unix_s, started_unix_s : float
         When the present settings and bundle were loaded, and when the process began.
+    feedback : FeedbackStatus
     """
 
     deployments: Sequence[DeploymentStatus]
@@ -51,6 +53,7 @@ class Observed:
     bundle: str
     loaded_unix_s: float
     started_unix_s: float
+    feedback: FeedbackStatus
 
 
 def exposition(observed: Observed) -> bytes:
@@ -119,6 +122,12 @@ def _families(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sample]
         [("", of, d.n_unknown_cost) for of, d in who],
     )
     yield (
+        "turnout_signals_total",
+        "counter",
+        "Signs against answers: abandoned, invalid_tool_call, invalid_json, regenerated.",
+        [("", (*of, ("signal", sign)), n) for of, d in who for sign, n in sorted(d.signals.items())],
+    )
+    yield (
         "turnout_health",
         "gauge",
         "1 for the state a deployment is in, 0 for the others.",
@@ -150,6 +159,12 @@ def _of_process(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sampl
     yield "turnout_records_written_total", "counter", "Records kept.", [("", (), seen.records.n_written)]
     yield "turnout_records_dropped_total", "counter", "Records lost.", [("", (), seen.records.n_dropped)]
     yield "turnout_records_failing", "gauge", "1 while records cannot be written.", [("", (), seen.records.is_failing)]
+    yield (
+        "turnout_feedback_votes_total",
+        "counter",
+        "Votes by what became of them: kept, replaced, unchanged, superseded, unknown, late, refused.",
+        [("", (("status", status),), n) for status, n in seen.feedback.n_votes.items()],
+    )
     at = seen.admission
     yield "turnout_admitted", "gauge", "Requests that have a place.", [("", (), at.n_in_flight)]
     yield "turnout_admitted_limit", "gauge", "Places there are.", [("", (), at.max_in_flight)]

@@ -6,13 +6,21 @@ without them, and that shows. :class:`NullRecordStore` keeps nothing.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from serving.storage.writer import SqliteWriter, Table, WriterStatus
+#: How much of a prompt is kept, from nothing to all that the router read of it.
+RETENTIONS = ("none", "features", "content")
 
-#: How the store is doing since it was opened.
-RecordStatus = WriterStatus
+
+@dataclass(frozen=True, slots=True)
+class RecordStatus:
+    """How a store is doing since it was opened; ``n_dropped`` rows were never kept."""
+
+    n_written: int
+    n_dropped: int
+    is_failing: bool
 
 
 class RequestRecord(NamedTuple):
@@ -29,7 +37,9 @@ class RequestRecord(NamedTuple):
     expected cost; ``reference_cost_usd`` is what the ``reference`` candidate would have cost; ``policy_version``
     digests the settings that decide; ``task`` is kept at retention ``features`` and ``content`` only; ``signals`` are
     implicit ones, with commas; ``unit`` is a keyed digest of whom an experiment assigned; ``shadow_…`` is what a
-    challenger would have done.
+    challenger would have done; ``explorable`` names with commas among whom chance could choose, the policy's own
+    choice first, so that the record can be replayed, and ``explore_usd`` is what an explored answer cost more than that
+    choice was expected to.
     """
 
     id: str
@@ -82,6 +92,8 @@ class RequestRecord(NamedTuple):
     shadow_candidate: str | None = None
     shadow_quality: float | None = None
     shadow_cost_usd: float | None = None
+    explorable: str | None = None
+    explore_usd: float | None = None
 
 
 class Retained(NamedTuple):
@@ -101,7 +113,12 @@ class Retained(NamedTuple):
 
 
 class RecordStore(Protocol):
-    """Where records go; no method raises for want of a disk, and :meth:`add` never waits."""
+    """Where records go; no method raises for want of a disk, and :meth:`add` never waits.
+
+    ``is_on`` says whether anything is kept at all: what is not kept need not be made.
+    """
+
+    is_on: bool
 
     def open(self) -> None:
         """Start keeping records."""
@@ -112,12 +129,23 @@ class RecordStore(Protocol):
     def status(self) -> RecordStatus:
         """Return the counts."""
 
+    async def explored_usd(self, since_unix_s: float) -> Mapping[str, float]:
+        """Return what exploring has cost since then, by scenario, "" for requests without one.
+
+        Raises
+        ------
+        StorageUnavailable
+            Nobody knows.
+        """
+
     def close(self) -> None:
         """Write what is queued and stop. Idempotent."""
 
 
 class NullRecordStore:
     """Keeps nothing."""
+
+    is_on = False
 
     def open(self) -> None:
         """Do nothing."""
@@ -129,46 +157,9 @@ class NullRecordStore:
         """Return zeros."""
         return RecordStatus(0, 0, False)
 
+    async def explored_usd(self, since_unix_s: float) -> Mapping[str, float]:
+        """Return nothing."""
+        return {}
+
     def close(self) -> None:
         """Do nothing."""
-
-
-class SqliteRecordStore:
-    """Keeps records in one SQLite file.
-
-    Parameters
-    ----------
-    path : Path or SqliteWriter
-        The file, or who writes to it.
-    n_queue : int, default=10000
-        Records that may wait where a writer is made for them.
-    """
-
-    def __init__(self, path: Path | SqliteWriter, *, n_queue: int = 10_000) -> None:
-        self._writer = SqliteWriter(path, n_queue=n_queue) if isinstance(path, Path) else path
-
-    def open(self) -> None:
-        """Start the writer; what the disk thinks of it shows in :meth:`status`."""
-        self._writer.open()
-
-    def add(self, record: RequestRecord, retained: Retained | None = None) -> None:
-        """Queue one record, or drop and count it when the queue is full or the store is not open."""
-        self._writer.add(REQUESTS, record)
-        if retained is not None:
-            self._writer.add(RETAINED, retained)
-
-    def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything queued so far was tried once; False when that took too long."""
-        return self._writer.flush(timeout_s)
-
-    def status(self) -> RecordStatus:
-        """Return the counts."""
-        return self._writer.status()
-
-    def close(self) -> None:
-        """Write what is queued and stop the writer. Idempotent."""
-        self._writer.close()
-
-
-REQUESTS = Table("request", RequestRecord._fields)
-RETAINED = Table("retained", Retained._fields)

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 
 from router.errors import RouterError
 from serving import logs
+from serving.bundle_folder import Fingerprint, fingerprint
 from serving.errors import GatewayError
 from serving.gateway import Gateway
-from serving.state import Fingerprint, State, fingerprint
+from serving.state import State
 
 #: ``[server]`` keys that only a restart changes.
 _NEEDS_RESTART = (
@@ -78,7 +79,7 @@ class Reloader:
             # The message names keys, files and numbers; neither tree ever quotes a secret or a request.
             logs.event(
                 "reload_refused",
-                {"error": type(error).__name__, "message": str(error), "bundle": before.bundle_id},
+                {"error": type(error).__name__, "problem": str(error), "bundle": before.bundle_id},
                 level="error",
             )
             return False

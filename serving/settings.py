@@ -25,11 +25,12 @@ from router.policy import check as check_policy
 from serving import tables
 from serving.candidate_settings import CandidateSettings
 from serving.demand import Demand
-from serving.dialects.losses import MODES
 from serving.errors import KeysRequired, SettingsError
+from serving.feedback_settings import FeedbackSettings
 from serving.keys import PRIORITIES
 from serving.provider_settings import ProviderSettings
 from serving.references import is_auto, misled
+from serving.routing_settings import RoutingSettings
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
 from serving.tables import about
@@ -37,47 +38,6 @@ from serving.toml_lines import lines_of, located
 
 DEMO = Path(__file__).with_name("demo.toml")
 SHIPPED_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "default"
-
-
-@dataclass(frozen=True, slots=True)
-class PresetSettings:
-    """``[routing.presets.NAME]``: a policy under a name."""
-
-    kind: str = field(metadata=about(tables.text, "threshold, willingness_to_pay_usd, quality_per_usd or latency."))
-    value: float = field(
-        metadata=about(
-            tables.number(0),
-            "Threshold or floor in [0, 1]; USD per unit of quality for willingness_to_pay_usd.",
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingSettings:
-    """``[routing]``: what ``auto`` means."""
-
-    default: str = field(default="balanced", metadata=about(tables.name, 'The preset behind `model: "auto"`.'))
-    losses: str = field(
-        default="warn",
-        metadata=about(
-            tables.choice(*MODES),
-            "What to do about request fields that a translation cannot carry: strict refuses, warn tells in "
-            "x-turnout-lost, silent only records.",
-        ),
-    )
-    conversations_keep_for_s: float = field(
-        default=3600.0,
-        metadata=about(
-            tables.number(0),
-            "How long it is remembered, as digests in memory, who answered in a conversation: a turn is not broken, "
-            "and a switch is priced by what is cached; 0 decides every request by itself.",
-            "s",
-        ),
-    )
-    presets: Mapping[str, PresetSettings] = field(
-        default_factory=dict,
-        metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +80,11 @@ class KeySettings:
     )
     admin: bool = field(default=False, metadata=about(tables.flag, "Whether it may see and change experiments."))
 
+    grades: tuple[str, ...] = field(
+        default=(),
+        metadata=about(tables.key_globs, "Globs on the names of keys on whose requests it may give feedback too."),
+    )
+
     def demand(self) -> Demand:
         """Return what it demands of deployments."""
         return Demand.of(self.regions, self.data_policies)
@@ -154,6 +119,10 @@ class Settings:
     responses: ResponsesSettings = field(
         default_factory=ResponsesSettings,
         metadata={"table": ResponsesSettings, "help": "What is kept for clients that refer to earlier responses."},
+    )
+    feedback: FeedbackSettings = field(
+        default_factory=FeedbackSettings,
+        metadata={"table": FeedbackSettings, "help": "What callers say of answers, and for how long."},
     )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
@@ -368,6 +337,7 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"routing.presets.{name}: {error}")
         if not tables.is_name(name):
             problems.append(f"routing.presets.{name!r}: expected {tables.NAME_EXPECTED}")
+    problems += [f"routing{problem}" for problem in settings.routing.contradictions()]
     hashes = [key.sha256 for key in settings.keys]
     problems.extend(
         f"keys.{i}.sha256: keys.{hashes.index(digest)} has the same; expected a key of its own"

@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from router import Candidate, Router
-from router.bundle import MANIFEST, load
-from router.errors import BundleMissing, RouterError
+from router.bundle import load
+from router.errors import RouterError
+from serving.bundle_folder import Fingerprint, bundle_folder, fingerprint, resolved
 from serving.candidate_settings import CandidateSettings, DeploymentSettings
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
+from serving.exploration import ExploreRate
 from serving.keys import Key, KeyRing
 from serving.provider_settings import ProviderSettings
 from serving.providers.quirks import NO_QUIRKS
@@ -29,9 +30,6 @@ from serving.rules import Rule, compiled
 from serving.scenario_settings import SCENARIO, Scenario, ScenarioSettings
 from serving.settings import Settings, credentials, is_loopback, refused
 from serving.trial import Trial
-
-#: Name, modification time, size and inode of each file.
-Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,8 @@ class State:
         Where ``auto`` goes, in the order of the file.
     language_of : callable (text) -> str or None
         Tells languages apart, where a rule asks for them.
+    explores : Mapping of str to ExploreRate
+        How often is explored, by scenario, "" for requests without one; who is not in it never.
     trials : Mapping of str to Trial
         The experiments in force, by what they act on: auto, auto:PRESET, scenario:NAME.
     """
@@ -76,6 +76,7 @@ class State:
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     language_of: Callable[[str], str | None] = lambda text: None
+    explores: Mapping[str, ExploreRate] = field(default_factory=dict)
     trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
@@ -147,8 +148,9 @@ def build(
     secrets = {} if is_offline else credentials(settings)
     if is_offline:
         emulator_url = "http://127.0.0.1/v1"
-    seen = fingerprint(settings.bundle_directory())
-    bundle = load(bundle_folder(settings.bundle_directory()))
+    folder = resolved(settings.bundle_directory())
+    seen = fingerprint(folder)
+    bundle = load(bundle_folder(folder))
     known = {column.name for column in bundle.manifest.candidates}
     problems = [
         f"candidates.{i}.like = {candidate.like!r}: expected a candidate of bundle {bundle.manifest.id} "
@@ -193,7 +195,8 @@ def build(
                     key.team,
                     key.demand(),
                     key.priority,
-                    is_admin=key.admin,
+                    key.grades,
+                    key.admin,
                 )
                 for key in settings.keys
             ],
@@ -209,6 +212,7 @@ def build(
         scenarios={name: scenario.over(name, candidates) for name, scenario in settings.scenarios.items()},
         rules=rules,
         language_of=_detector_for(settings) if asks_for_language else lambda text: None,
+        explores={name: rate for name, rate in _rates(settings) if rate.share},
     )
 
 
@@ -238,6 +242,13 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
                 yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {known}"
 
 
+def _rates(settings: Settings) -> Iterator[tuple[str, ExploreRate]]:
+    routing = settings.routing
+    yield "", ExploreRate(routing.explore_share, routing.explore_max_usd_per_day)
+    for name, scenario in settings.scenarios.items():
+        yield name, ExploreRate(scenario.explore_share, scenario.explore_max_usd_per_day)
+
+
 def _has_predicted(scenario: ScenarioSettings, settings: Settings, router: Router) -> bool:
     """Say whether the bundle predicts for somebody of a scenario's pool."""
     known = {column.name for column in router.bundle.manifest.candidates}
@@ -260,34 +271,6 @@ def _detector_for(settings: Settings) -> Callable[[str], str | None]:
     if problems:
         raise refused(settings.source, problems)
     return detector(code for rule in settings.rules for code in rule.languages or ())
-
-
-def bundle_folder(directory: Path) -> Path:
-    """Return the folder that holds the manifest: the directory itself, or its one version.
-
-    Raises
-    ------
-    BundleMissing
-        There is none, or there are several versions and nothing says which.
-    """
-    if (directory / MANIFEST).is_file():
-        return directory
-    versions = sorted(path.parent for path in directory.glob(f"[!.]*/{MANIFEST}"))
-    if len(versions) == 1:
-        return versions[0]
-    if versions:
-        names = ", ".join(version.name for version in versions)
-        raise BundleMissing(f"{directory} holds several versions: name one of {names} in server.bundle")
-    raise BundleMissing(f"there is no bundle at {directory}: no {MANIFEST} in it")
-
-
-def fingerprint(directory: Path) -> Fingerprint:
-    """Describe every file of a bundle's folder without reading one; empty while there is no manifest."""
-    try:
-        files = [(path.name, path.stat()) for path in sorted(bundle_folder(directory).iterdir())]
-    except (OSError, BundleMissing):
-        return ()
-    return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
 def _candidate_of(row: CandidateSettings, providers: Mapping[str, ProviderSettings]) -> Candidate:

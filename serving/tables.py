@@ -142,6 +142,13 @@ def globs(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def key_globs(value: object) -> tuple[str, ...]:
+    """Accept a list of names of keys, or globs of them."""
+    if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
+        raise ValueError('a list of names of keys or globs, such as ["app-*"]')
+    return tuple(value)
+
+
 def names(value: object) -> tuple[str, ...]:
     """Accept a list of names, each once."""
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):

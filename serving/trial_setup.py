@@ -14,11 +14,12 @@ from pathlib import Path
 from router import Router
 from router.bundle import Bundle, load
 from router.errors import RouterError
+from serving.bundle_folder import bundle_folder
 from serving.errors import InvalidRequest, StorageUnavailable
 from serving.experiment import Arm, Experiment, defined, refused
 from serving.references import AUTO
 from serving.scenario_settings import SCENARIO
-from serving.state import State, bundle_folder
+from serving.state import State
 from serving.storage.experiments import STOPPED, ExperimentRow, all_rows
 from serving.storage.writer import SqliteWriter
 from serving.trial import Setting, Trial

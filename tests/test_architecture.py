@@ -65,6 +65,18 @@ def test_only_settings_reads_the_environment(path):
     assert not names & {"environ", "getenv"}
 
 
+@pytest.mark.parametrize(("library", "folder"), [("mlflow", "training/registry")])
+def test_a_library_has_one_importer(library, folder):
+    importers = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if any(name.partition(".")[0] == library for name in names):
+                importers.add(str(path.relative_to(ROOT).parent))
+    assert importers == {folder}
+
+
 def test_import_contracts_hold():
     found = subprocess.run(
         [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"],

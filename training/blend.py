@@ -69,6 +69,7 @@ def fit_blend(
     logits: Matrix,
     quality: Matrix,
     anchors: NDArray[np.bool_],
+    weights: tuple[Matrix, Matrix] | None = None,
 ) -> tuple[TopicBlend, dict[str, float]]:
     """Learn the two weights, and fold what they leave over into means that lean towards each candidate's own.
 
@@ -83,6 +84,8 @@ def fit_blend(
         Of rows that taught nothing; those where every anchor was observed count.
     anchors : ndarray of shape (m,), bool
         See :class:`TopicBlend`.
+    weights : tuple of two ndarray of shapes (n, m) and (k, m), optional
+        For how many outcomes each counts, of the training rows and of the others; default 1.
 
     Returns
     -------
@@ -90,34 +93,41 @@ def fit_blend(
         The blend, and the weights ``own`` and ``topic`` for the report.
     """
     model, labels = topics or (_one_topic(features.shape[1]), [REST] * len(taught[1]))
-    means = topic_means(labels, model.labels, taught[1], _sigmoid(taught[0]))
+    of_taught, of_others = weights or (None, None)
+    means = topic_means(labels, model.labels, taught[1], _sigmoid(taught[0]), of_taught)
     topical = model.predict(features) @ means
     complete = np.isfinite(quality[:, anchors]).all(axis=1)
+    counts = None if of_others is None else of_others[np.ix_(complete, anchors)].mean(axis=1)
     happened, predicted, usual = (
-        _differences(values[np.ix_(complete, anchors)]).ravel() for values in (quality, _sigmoid(logits), topical)
+        _differences(values[np.ix_(complete, anchors)], counts).ravel()
+        for values in (quality, _sigmoid(logits), topical)
     )
-    own, other = _weights(np.column_stack([predicted, usual]), happened)
+    each = None if counts is None else np.repeat(counts, int(anchors.sum()))
+    own, other = _weights(np.column_stack([predicted, usual]), happened, each)
     overall = topical.mean(axis=0)
     leaning = np.clip(overall + other / (1 - own) * (means - overall), EDGE, 1 - EDGE)
     return TopicBlend(model, leaning, own, anchors), {"own": own, "topic": other}
 
 
-def _weights(predictors: Matrix, happened: NDArray[np.float64]) -> tuple[float, float]:
+def _weights(
+    predictors: Matrix, happened: NDArray[np.float64], counts: NDArray[np.float64] | None
+) -> tuple[float, float]:
     """Return the posterior mean of the two weights, within bounds."""
     prior = np.full(2, _PRIOR_WEIGHT)
     if not len(happened):
         return _PRIOR_WEIGHT, _PRIOR_WEIGHT
-    noise = float(((happened - predictors @ prior) ** 2).mean())
+    noise = float(np.average((happened - predictors @ prior) ** 2, weights=counts))
     pull = max(noise, 1e-9) / _PRIOR_SD**2 * np.eye(2)
-    found = np.linalg.solve(predictors.T @ predictors + pull, predictors.T @ happened + pull @ prior)
+    weighed = predictors.T if counts is None else predictors.T * counts
+    found = np.linalg.solve(weighed @ predictors + pull, weighed @ happened + pull @ prior)
     return float(np.clip(found[0], 0, _LARGEST_OWN)), float(np.clip(found[1], 0, _LARGEST_TOPICAL))
 
 
-def _differences(values: Matrix) -> Matrix:
+def _differences(values: Matrix, counts: NDArray[np.float64] | None) -> Matrix:
     """Centre columns, then rows: what is left when levels of candidates and of prompts are taken out."""
     if not len(values):
         return values
-    values = values - values.mean(axis=0)
+    values = values - np.average(values, axis=0, weights=counts)
     centred: Matrix = values - values.mean(axis=1, keepdims=True)
     return centred
 

@@ -20,6 +20,8 @@ from sklearn.isotonic import IsotonicRegression
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+#: For how many outcomes each counts; None is 1 each.
+Counts = Vector | None
 
 METHODS = ("platt", "beta", "isotonic")
 N_KNOTS = 12
@@ -113,7 +115,7 @@ class Calibration:
         return low, np.maximum(np.clip(self.high(quality), 0, 1), quality)
 
 
-def calibrate(logits: Matrix, quality: Matrix, seed: int) -> Calibration:
+def calibrate(logits: Matrix, quality: Matrix, seed: int, weights: Matrix | None = None) -> Calibration:
     """Learn the calibration of m candidates.
 
     Parameters
@@ -124,6 +126,9 @@ def calibrate(logits: Matrix, quality: Matrix, seed: int) -> Calibration:
         NaN where unobserved.
     seed : int
         Of the folds.
+    weights : ndarray of shape (n, m), optional
+        For how many outcomes each counts, at least 0; default 1. Intervals take weights for what they are worth, the
+        effective number (Σw)² / Σw² of Kish (1965), since weighing an outcome twice does not make it two.
 
     Returns
     -------
@@ -135,79 +140,105 @@ def calibrate(logits: Matrix, quality: Matrix, seed: int) -> Calibration:
     for j in range(m):
         observed = ~np.isnan(quality[:, j])
         z, y = logits[observed, j], quality[observed, j]
-        method = _choose(z, y, seed)
+        counts = None if weights is None else weights[observed, j]
+        method = _choose(z, y, seed, counts)
         methods.append(method)
-        steps.append(_isotonic_points(z, y) if method == "isotonic" else (np.zeros(1), np.zeros(1)))
+        steps.append(_isotonic_points(z, y, counts) if method == "isotonic" else (np.zeros(1), np.zeros(1)))
         if method in _FITS:
-            parameters[j] = _FITS[method](z, y)
+            parameters[j] = _FITS[method](z, y, counts)
     isotonic = Ramps.through(steps) if "isotonic" in methods else None
     a, b, c = parameters.T
     flat = Ramps(np.zeros(m), np.zeros((m, 1)), np.zeros((m, 1)))
     without_interval = Calibration(tuple(methods), a, b, c, isotonic, flat, flat)
     calibrated = without_interval.quality(logits)
-    bounds = [_interval_points(calibrated[:, j], quality[:, j]) for j in range(m)]
+    of_column = [None] * m if weights is None else list(weights.T)
+    bounds = [_interval_points(calibrated[:, j], quality[:, j], of_column[j]) for j in range(m)]
     low = Ramps.through([(x, low) for x, low, _ in bounds])
     high = Ramps.through([(x, high) for x, _, high in bounds])
     return Calibration(tuple(methods), a, b, c, isotonic, low, high)
 
 
-def _choose(z: Vector, y: Vector, seed: int) -> str:
+def _choose(z: Vector, y: Vector, seed: int, counts: Counts = None) -> str:
     """Return the simplest method that no other beats clearly, by cross-validated log loss; or ``identity``."""
-    if len(z) < _LEAST_ROWS or y.min() == y.max():
+    if _effective(len(z), counts) < _LEAST_ROWS or y.min() == y.max():
         return "identity"
     folds = np.random.default_rng(seed).permutation(len(z)) % _FOLDS
-    methods = METHODS if len(z) >= _LEAST_ROWS_ISOTONIC else METHODS[:-1]
+    methods = METHODS if _effective(len(z), counts) >= _LEAST_ROWS_ISOTONIC else METHODS[:-1]
     losses = {method: np.empty(len(z)) for method in methods}
     for fold in range(_FOLDS):
         fit, held_out = folds != fold, folds == fold
         for method in methods:
-            losses[method][held_out] = _log_loss(_apply(method, z[fit], y[fit], z[held_out]), y[held_out])
+            at = _apply(method, z[fit], y[fit], z[held_out], None if counts is None else counts[fit])
+            losses[method][held_out] = _log_loss(at, y[held_out])
     best = methods[0]
     for method in methods[1:]:
         gain = losses[best] - losses[method]
-        if gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)):
+        if np.average(gain, weights=counts) > _STANDARD_ERRORS * _standard_error(gain, counts):
             best = method
     return best
 
 
-def _apply(method: str, z: Vector, y: Vector, at: Vector) -> Vector:
+def _effective(n: int, counts: Counts) -> float:
+    """Return what n weighted outcomes are worth: (Σw)² / Σw² (Kish 1965)."""
+    return n if counts is None else float(counts.sum() ** 2 / max((counts**2).sum(), 1e-12))
+
+
+def _standard_error(values: Vector, counts: Counts) -> float:
+    """Return that of the mean of n values, or of their weighted mean."""
+    if counts is None:
+        return float(values.std() / np.sqrt(len(values)))
+    centred = values - np.average(values, weights=counts)
+    return float(np.sqrt(((counts * centred) ** 2).sum()) / counts.sum())
+
+
+def _bins(n: int, n_bins: int, counts: Counts) -> list[NDArray[np.intp]]:
+    """Cut 0 … n − 1 into runs of equal mass, none empty."""
+    if counts is None:
+        return np.array_split(np.arange(n), n_bins)
+    middle = (np.cumsum(counts) - counts / 2) / counts.sum()
+    cuts = np.searchsorted(middle, np.arange(1, n_bins) / n_bins)
+    return [part for part in np.split(np.arange(n), cuts) if counts[part].sum() > 0]
+
+
+def _apply(method: str, z: Vector, y: Vector, at: Vector, counts: Counts) -> Vector:
     if method == "isotonic":
-        return np.interp(at, *_isotonic_points(z, y))
-    a, b, c = _FITS[method](z, y)
+        return np.interp(at, *_isotonic_points(z, y, counts))
+    a, b, c = _FITS[method](z, y, counts)
     return _sigmoid(-a * np.logaddexp(0, -at) + b * np.logaddexp(0, at) + c)
 
 
-def _platt(z: Vector, y: Vector) -> tuple[float, float, float]:
+def _platt(z: Vector, y: Vector, counts: Counts = None) -> tuple[float, float, float]:
     def loss(parameters: Vector) -> float:
         a, c = parameters
-        return float(_log_loss(_sigmoid(a * z + c), y).sum() + _PRIOR * ((a - 1) ** 2 + c**2))
+        return float(_total(_log_loss(_sigmoid(a * z + c), y), counts) + _PRIOR * ((a - 1) ** 2 + c**2))
 
     a, c = minimize(loss, (1.0, 0.0), method="L-BFGS-B", bounds=((0, None), (None, None))).x
     return float(a), float(a), float(c)
 
 
-def _beta(z: Vector, y: Vector) -> tuple[float, float, float]:
+def _beta(z: Vector, y: Vector, counts: Counts = None) -> tuple[float, float, float]:
     positive, negative = -np.logaddexp(0, -z), np.logaddexp(0, z)
 
     def loss(parameters: Vector) -> float:
         a, b, c = parameters
         fitted = _sigmoid(a * positive + b * negative + c)
-        return float(_log_loss(fitted, y).sum() + _PRIOR * ((a - 1) ** 2 / 2 + (b - 1) ** 2 / 2 + c**2))
+        return float(_total(_log_loss(fitted, y), counts) + _PRIOR * ((a - 1) ** 2 / 2 + (b - 1) ** 2 / 2 + c**2))
 
     bounds = ((0, None), (0, None), (None, None))
     a, b, c = minimize(loss, (1.0, 1.0, 0.0), method="L-BFGS-B", bounds=bounds).x
     return float(a), float(b), float(c)
 
 
-_FITS: Mapping[str, Callable[[Vector, Vector], tuple[float, float, float]]] = {"platt": _platt, "beta": _beta}
+_FITS: Mapping[str, Callable[[Vector, Vector, Counts], tuple[float, float, float]]] = {"platt": _platt, "beta": _beta}
 
 
-def _isotonic_points(z: Vector, y: Vector) -> tuple[Vector, Vector]:
+def _isotonic_points(z: Vector, y: Vector, counts: Counts = None) -> tuple[Vector, Vector]:
     """Return few points of the isotonic fit: its mean in bins of equal mass."""
     order = np.argsort(z, kind="stable")
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(z[order], y[order])
-    x = np.array([part.mean() for part in np.array_split(z[order], N_KNOTS)])
-    return _spread(x, np.array([part.mean() for part in np.array_split(fitted, N_KNOTS)]))
+    z, y, counts = z[order], y[order], None if counts is None else counts[order]
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(z, y, sample_weight=counts)
+    parts = _bins(len(z), N_KNOTS, counts)
+    return _spread(*(np.array([_average(values[p], counts, p) for p in parts]) for values in (z, fitted)))
 
 
 def _spread(x: Vector, y: Vector) -> tuple[Vector, Vector]:
@@ -219,15 +250,19 @@ def _spread(x: Vector, y: Vector) -> tuple[Vector, Vector]:
     return x[kept], y[kept]
 
 
-def _interval_points(calibrated: Vector, quality: Vector) -> tuple[Vector, Vector, Vector]:
+def _interval_points(calibrated: Vector, quality: Vector, counts: Counts = None) -> tuple[Vector, Vector, Vector]:
     """Return points (score, low, high), each nondecreasing."""
-    observed = ~np.isnan(quality)
+    observed = ~np.isnan(quality) if counts is None else ~np.isnan(quality) & (counts > 0)
     p, y = calibrated[observed], quality[observed]
     if not len(p):
         return np.array([0.0]), np.array([0.0]), np.array([1.0])
     order = np.argsort(p, kind="stable")
-    n_bins = int(np.clip(len(p) // _ROWS_PER_BIN, 1, N_KNOTS))
-    groups = [(p[part].mean(), y[part].mean(), len(part)) for part in np.array_split(order, n_bins)]
+    p, y, counts = p[order], y[order], None if counts is None else counts[observed][order]
+    n_bins = int(np.clip(_effective(len(p), counts) // _ROWS_PER_BIN, 1, N_KNOTS))
+    groups = [
+        (_average(p[at], counts, at), _average(y[at], counts, at), _effective(len(at), _of(counts, at)))
+        for at in _bins(len(p), n_bins, counts)
+    ]
     x, mean, n = np.array(groups).T
     low, high = _wilson(mean, n)
     x, low = _spread(x, np.maximum.accumulate(low))
@@ -242,6 +277,18 @@ def _wilson(mean: Vector, n: Vector) -> tuple[Vector, Vector]:
     centre = (mean + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z90 / (1 + z2 / n) * np.sqrt(mean * (1 - mean) / n + z2 / (4 * n**2))
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def _of(counts: Counts, part: NDArray[np.intp]) -> Counts:
+    return None if counts is None else counts[part]
+
+
+def _average(values: Vector, counts: Counts, part: NDArray[np.intp]) -> float:
+    return float(np.average(values, weights=_of(counts, part)))
+
+
+def _total(losses: Vector, counts: Counts) -> float:
+    return float(losses.sum() if counts is None else (losses * counts).sum())
 
 
 def _sigmoid(x: Matrix) -> Matrix:

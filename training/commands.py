@@ -7,11 +7,12 @@ commands, so that ``turnout --help`` stays quick.
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from training.command_errors import errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def train(
 
     from rich.console import Console
 
-    with _errors():
+    with errors():
         from training.pipeline import train as run
         from training.registry import record
         from training.settings import read_settings
@@ -118,7 +119,7 @@ def certify(
     goals = {kind: level for kind, level in asked.items() if level is not None}
     if len(goals) != 1:
         raise click.UsageError("give one of --at-most, --keep and --quality-at-least")
-    with _errors():
+    with errors():
         from training.certify import Goal
         from training.pipeline import load as load_tables
         from training.promise import promise
@@ -150,7 +151,7 @@ def onboard(
     directory: Path, paths: tuple[Path, ...], candidate: str, out: Path, prices: str | None, overwrite: bool
 ) -> None:
     """Add a candidate to BUNDLE from a few labelled prompts (32 to 64 do), without training the rest again."""
-    with _errors():
+    with errors():
         from training.onboard import onboard as run
         from training.predict import price_of
 
@@ -172,7 +173,7 @@ def onboard(
 @click.option("--prices", type=click.Path(path_type=Path), help="TOML; default: the bundle's reference prices.")
 def predict(directory: Path, prompts: Path, out: Path, prices: Path | None) -> None:
     """Predict quality, output tokens and cost of every prompt for every candidate."""
-    with _errors():
+    with errors():
         from router.bundle import load
         from training.predict import predict as run
         from training.predict import read_prices, read_prompts
@@ -198,7 +199,7 @@ def predict(directory: Path, prompts: Path, out: Path, prices: Path | None) -> N
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 def evaluate(directory: Path, paths: tuple[Path, ...], rows: str, as_json: bool) -> None:
     """Measure a bundle on labelled prompts, each measure with a bootstrap interval."""
-    with _errors():
+    with errors():
         from rich.console import Console
 
         from router.bundle import load
@@ -226,7 +227,7 @@ def encoder() -> None:
 @click.option("--int8", is_flag=True, help="Quantise weights to eight bits, one scale per channel.")
 def export_encoder(model: str, out: Path, int8: bool) -> None:
     """Export the sentence-transformers MODEL (folder or name) to ONNX and check it against the original."""
-    with _errors():
+    with errors():
         from training.encoder import export
 
         fidelity = export(model, out, int8=int8)
@@ -238,7 +239,7 @@ def export_encoder(model: str, out: Path, int8: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File, training/words.npz.")
 def make_words(model: str, out: Path) -> None:
     """Make the lexical tier's table of word vectors from the sentence-transformers MODEL (folder or name)."""
-    with _errors():
+    with errors():
         from training.encoder import load_model
         from training.words import make
 
@@ -327,15 +328,3 @@ def _show(console: Console, report: dict[str, Any], title: str) -> None:
 def _interval(entry: dict[str, float | None]) -> str:
     low, high = entry.get("low"), entry.get("high")
     return "" if low is None or high is None or low != low else f"{low:.3f} to {high:.3f}"
-
-
-class _errors(AbstractContextManager[None]):
-    """Turn our own errors into one line for a person; anything else is a defect and keeps its traceback."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from router.errors import RouterError
-        from routing_data import DataError
-        from training.errors import TrainingError
-
-        if isinstance(error, RouterError | DataError | TrainingError | OSError):
-            raise click.ClickException(str(error)) from error

@@ -5,8 +5,14 @@
     TrainingError
       + InvalidSettings    the configuration cannot be: names the key, the value, what was expected
       + NotEnoughData      too few prompts, candidates or observations to fit and to measure
+      + NoOverlap          the log says nothing of a policy: what it does was never done; names the numbers
       + ExportMismatch     the exported graph gives other numbers than the estimators
+      + LogUnreadable      an exported decision log is absent, lacks a column or cannot be read
       + ExtraMissing       a package of an extra is not installed; says how to install it
+      + TrackingFailed     the MLflow store refuses or cannot be reached; its address without a password
+      + NoSuchVersion      the store of versions has none of that number or alias
+      + StoreDamaged       the store holds what it may not: other bytes than were judged, unreadable gates
+      + PromotionRefused   a gate failed, none was judged, or there is nothing to go back to
 """
 
 from __future__ import annotations
@@ -24,9 +30,33 @@ class NotEnoughData(TrainingError):
     """Too little data to fit and to measure."""
 
 
+class NoOverlap(TrainingError):
+    """A decision log says nothing of a policy, since what that does was never done, or hardly ever."""
+
+
 class ExportMismatch(TrainingError):
     """The exported graph and the estimators disagree."""
 
 
+class LogUnreadable(TrainingError):
+    """An exported decision log that cannot be read."""
+
+
 class ExtraMissing(TrainingError):
     """A package that only an extra brings is absent."""
+
+
+class TrackingFailed(TrainingError):
+    """The tracking store refuses or cannot be reached."""
+
+
+class NoSuchVersion(TrainingError):
+    """A number or an alias that the store of versions does not know."""
+
+
+class StoreDamaged(TrainingError):
+    """The store of versions holds what it may not."""
+
+
+class PromotionRefused(TrainingError):
+    """A version that may not become champion."""

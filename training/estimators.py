@@ -25,17 +25,22 @@ from training.network import JointNetwork
 from training.settings import ForestSettings, HeadSettings, Settings
 from training.topics import TopicModel, logit_of
 
+Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Columns = NDArray[np.intp]
 _TOKENS_WEIGHT = 0.1  # of the side task beside quality
+_LEAST_COUNT = 1e-9
 _SMALLEST_GAIN = 2  # labels of either side that a classifier needs; with fewer the mean is all there is to say
 
 
 class QualityEstimator(Protocol):
     """What every kind is."""
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> QualityEstimator:
-        """Fit on (n, dim) feature rows of the encoder and (n, m) qualities."""
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> QualityEstimator:
+        """Fit on (n, dim) feature rows of the encoder and (n, m) qualities.
+
+        ``weights`` of shape (n, m), at least 0, say for how many outcomes each counts; None is 1 each.
+        """
 
     def decision_function(self, X: Floats) -> Matrix:
         """Return logits, shape (n, m)."""
@@ -79,7 +84,7 @@ class JointQuality(BaseEstimator):  # type: ignore[misc]
         self.columns = columns
         self.seed = seed
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> JointQuality:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> JointQuality:
         """Fit; see :class:`QualityEstimator`."""
         hints = hints or Hints()
         self.n_candidates_ = y.shape[1]
@@ -87,7 +92,11 @@ class JointQuality(BaseEstimator):  # type: ignore[misc]
         network = network_of(self.settings, self.seed, n_logistic=targets.shape[1], squared_weight=_TOKENS_WEIGHT)
         if hints.log_tokens is not None:
             targets = np.hstack([targets, hints.log_tokens])
-        self.network_ = network.fit(X[:, self.columns], targets)
+        wider = None
+        if weights is not None:  # what is learned on the side counts once a row
+            wider = np.ones(targets.shape)
+            wider[:, : self.n_candidates_] = weights
+        self.network_ = network.fit(X[:, self.columns], targets, wider)
         return self
 
     def decision_function(self, X: Floats) -> Matrix:
@@ -143,15 +152,16 @@ class ForestQuality(BaseEstimator):  # type: ignore[misc]
         self.topics = topics
         self.seed = seed
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> ForestQuality:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> ForestQuality:
         """Fit; where a candidate was not observed, its mean in the row's topic shapes the trees."""
         guess = None
         if hints is not None and hints.topics is not None:
             observed = ~np.isnan(y)
-            overall = np.where(observed, y, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
-            sums = hints.topics.T @ np.where(observed, y, 0.0) + overall
-            guess = hints.topics @ (sums / (hints.topics.T @ observed + 1))
-        self.forest_ = JointForest(self.settings, seed=self.seed).fit(self.inputs(X), y, guess)
+            counts = observed.astype(np.float64) if weights is None else np.where(observed, weights, 0.0)
+            total = np.where(observed, y, 0.0) * counts
+            overall = total.sum(axis=0) / np.maximum(counts.sum(axis=0), _LEAST_COUNT)
+            guess = hints.topics @ ((hints.topics.T @ total + overall) / (hints.topics.T @ counts + 1))
+        self.forest_ = JointForest(self.settings, seed=self.seed).fit(self.inputs(X), y, guess, weights)
         return self
 
     def inputs(self, X: Floats) -> Floats:
@@ -178,7 +188,7 @@ class HeadsQuality(BaseEstimator):  # type: ignore[misc]
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> HeadsQuality:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> HeadsQuality:
         """Do nothing; see :class:`QualityEstimator`."""
         return self
 
@@ -207,10 +217,11 @@ class PerCandidate(BaseEstimator):  # type: ignore[misc]
         self.prototype = prototype
         self.columns = columns
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> PerCandidate:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> PerCandidate:
         """Fit; ``hints`` are not used. See :class:`QualityEstimator`."""
         read = X[:, self.columns]
-        self.members_ = [self._fit_column(read, y[:, j]) for j in range(y.shape[1])]
+        counts = [None] * y.shape[1] if weights is None else list(weights.T)
+        self.members_ = [self._fit_column(read, y[:, j], counts[j]) for j in range(y.shape[1])]
         return self
 
     def decision_function(self, X: Floats) -> Matrix:
@@ -218,22 +229,25 @@ class PerCandidate(BaseEstimator):  # type: ignore[misc]
         read = X[:, self.columns]
         return np.column_stack([self._logits(member, read) for member in self.members_])
 
-    def _fit_column(self, X: Floats, quality: NDArray[np.float64]) -> Any:
+    def _fit_column(self, X: Floats, quality: Vector, counts: Vector | None) -> Any:
         from sklearn.base import clone, is_classifier
 
         observed = ~np.isnan(quality)
         X, quality = X[observed], quality[observed]
-        least = min(quality.sum(), (1 - quality).sum()) if len(quality) else 0
+        counts = None if counts is None else counts[observed]
+        once = np.ones(len(quality)) if counts is None else counts
+        least = min((quality * once).sum(), ((1 - quality) * once).sum()) if len(quality) else 0
         if least < _SMALLEST_GAIN:
-            return float(logit_of(np.array([quality.mean() if len(quality) else 0.5]))[0])
+            mean = np.average(quality, weights=counts) if once.sum() > 0 else 0.5
+            return float(logit_of(np.array([mean]))[0])
         if not is_classifier(self.prototype):
-            return clone(self.prototype).fit(X, quality)
+            return clone(self.prototype).fit(X, quality, sample_weight=counts)
         # A graded label counts as both answers, each with its share.
         positive, negative = quality > 0, quality < 1
         return clone(self.prototype).fit(
             np.vstack([X[positive], X[negative]]),
             np.concatenate([np.ones(positive.sum(), int), np.zeros(negative.sum(), int)]),
-            sample_weight=np.concatenate([quality[positive], 1 - quality[negative]]),
+            sample_weight=np.concatenate([(quality * once)[positive], ((1 - quality) * once)[negative]]),
         )
 
     def _logits(self, member: Any, X: Floats) -> NDArray[np.float64]:
@@ -258,10 +272,10 @@ class Average(BaseEstimator):  # type: ignore[misc]
     def __init__(self, members: list[QualityEstimator]) -> None:
         self.members = members
 
-    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None) -> Average:
+    def fit(self, X: Floats, y: Matrix, hints: Hints | None = None, weights: Matrix | None = None) -> Average:
         """Fit every member again; see :class:`QualityEstimator`."""
         for member in self.members:
-            member.fit(X, y, hints)
+            member.fit(X, y, hints, weights)
         return self
 
     def decision_function(self, X: Floats) -> Matrix:

@@ -7,7 +7,7 @@ numbers over all candidates can have spoilt. Test rows are not seen here. Entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,6 +99,9 @@ def fit(
     settings: Settings,
     tell: Callable[[str], None] = lambda stage: None,
     advance: Callable[[int], None] | None = None,
+    weights: Matrix | None = None,
+    encoder: FittedEncoder | None = None,
+    features: Floats | None = None,
 ) -> Fitted:
     """Fit.
 
@@ -112,6 +115,13 @@ def fit(
     settings : Settings
     tell, advance : callable, optional
         For a progress display: the name of each stage as it begins; how many prompts were embedded.
+    weights : ndarray of shape (n, m), optional
+        For how many outcomes each counts, at least 0; default 1. The encoder and topics, which read prompts and not
+        outcomes, know none.
+    encoder : FittedEncoder, optional
+        Keep this one rather than fit one; its topics, where it has none, are learned from the training rows.
+    features : ndarray of shape (n, dim), float32, optional
+        What that encoder made of the prompts; a row of NaN is made here from the prompt.
 
     Returns
     -------
@@ -127,6 +137,9 @@ def fit(
     train, validation = masks["train"], masks["validation"]
     held_out = validation | masks["calibration"]
     quality = table.quality.astype(np.float64)
+    weights = _meaningful(weights, quality)
+    if weights is not None:
+        quality = np.where(weights > 0, quality, np.nan)
 
     tell("fit encoder")
     topics = topics_of([table.tasks[i] for i in np.flatnonzero(train)], settings.topics.min_prompts)
@@ -135,22 +148,24 @@ def fit(
         _standardised(np.log(np.maximum(table.output_tokens[train], 1))),
     )
     texts = [table.prompts[i] for i in np.flatnonzero(train)]
-    encoder = fit_encoder(texts, topics, settings, quality[train], hints, tell)
+    if encoder is None:
+        encoder = fit_encoder(texts, topics, settings, quality[train], hints, tell)
     tell("embed")
-    features = embed(encoder.encoder, table.prompts, advance)
+    features = _embedded(encoder, table.prompts, features, advance)
     read = features[:, encoder.columns]
     if topics is not None and encoder.topics is None:
         encoder = replace(encoder, topics=fit_topics(features[train], topics))
 
     tell("fit output tokens")
-    tokens = fit_tokens(read[train], table.output_tokens[train], settings.heads, settings.seed)
-    tokens = calibrate_tokens(tokens, read[held_out], table.output_tokens[held_out])
+    of_train, of_held_out = _of(weights, train), _of(weights, held_out)
+    tokens = fit_tokens(read[train], table.output_tokens[train], settings.heads, settings.seed, of_train)
+    tokens = calibrate_tokens(tokens, read[held_out], table.output_tokens[held_out], of_held_out)
     lengths = np.array([len(prompt) for prompt in table.prompts], np.float64)
     per_character = _tokens_per_character(table.input_tokens[train], lengths[train])
 
     tell("fit quality")
     fitted: dict[str, QualityEstimator] = {
-        kind: KINDS[kind](settings, encoder).fit(features[train], quality[train], hints)
+        kind: KINDS[kind](settings, encoder).fit(features[train], quality[train], hints, of_train)
         for kind in settings.heads.kinds
     }
     kind = settings.heads.kinds[0]
@@ -158,7 +173,9 @@ def fit(
         kind = "average"
         fitted[kind] = Average(list(fitted.values()))
     errors = {
-        name: _brier(_sigmoid(estimator.decision_function(features[validation])), quality[validation])
+        name: _brier(
+            _sigmoid(estimator.decision_function(features[validation])), quality[validation], _of(weights, validation)
+        )
         for name, estimator in fitted.items()
     }
     if settings.heads.choose:
@@ -166,22 +183,23 @@ def fit(
 
     tell("calibrate")
     estimator = fitted[kind]
-    blend, weights = None, None
+    blend, trust = None, None
     if len(table.candidates) > 1:
         anchors = np.zeros(len(table.candidates), bool)
         anchors[main_pool(np.isfinite(quality[train]))] = True
-        blend, weights = fit_blend(
+        blend, trust = fit_blend(
             None if topics is None or encoder.topics is None else (encoder.topics, topics),
             (estimator.decision_function(features[train]), quality[train]),
             features[validation],
             estimator.decision_function(features[validation]),
             quality[validation],
             anchors,
+            None if weights is None else (weights[train], weights[validation]),
         )
     logits = estimator.decision_function(features[held_out])
     if blend is not None:
         logits = blend.apply(features[held_out], logits)
-    calibrated = calibrate(logits, quality[held_out], settings.seed)
+    calibrated = calibrate(logits, quality[held_out], settings.seed, of_held_out)
     quality_model = QualityModel(kind, estimator, blend, calibrated, encoder.topics)
     if encoder.novelty is not None:
         said, _, _ = quality_model.predict(features[held_out])
@@ -197,7 +215,7 @@ def fit(
             "validation_brier": errors,
             "kind": kind,
             "topics": [] if topics is None else sorted(set(topics)),
-            "blend": weights,
+            "blend": trust,
             "calibration": dict(zip(table.candidates, calibrated.methods, strict=True)),
         },
     )
@@ -215,8 +233,37 @@ def _require(table: OutcomeTable, masks: Mapping[str, Mask]) -> None:
             )
 
 
+def _meaningful(weights: Matrix | None, quality: Matrix) -> Matrix | None:
+    """Return None for weights that say nothing: 1 wherever there is an outcome."""
+    return None if weights is None or (weights[np.isfinite(quality)] == 1).all() else weights
+
+
+def _of(weights: Matrix | None, mask: Mask) -> Matrix | None:
+    return None if weights is None else weights[mask]
+
+
+def _embedded(
+    encoder: FittedEncoder,
+    prompts: Sequence[str],
+    features: Floats | None,
+    advance: Callable[[int], None] | None,
+) -> Floats:
+    if features is None:
+        return embed(encoder.encoder, prompts, advance)
+    missing = np.flatnonzero(np.isnan(features).any(axis=1))
+    features = features.copy()
+    features[missing] = embed(encoder.encoder, [prompts[i] for i in missing.tolist()], advance)
+    return features
+
+
 def main_pool(known: Mask) -> NDArray[np.intp]:
-    """Return the columns that are known on at least nine rows of ten; all columns, where those are fewer than two."""
+    """Return the columns that are known on at least nine rows of ten; all columns, where those are fewer than two.
+
+    Rows where a single column is known, such as votes on the one answer that was given, compare nobody and do not
+    count where there are others.
+    """
+    comparing = known.sum(axis=1) > 1
+    known = known[comparing] if comparing.any() else known
     columns = np.flatnonzero(known.mean(axis=0) >= 0.9)
     return columns if len(columns) > 1 else np.arange(known.shape[1])
 
@@ -239,9 +286,13 @@ def _standardised(values: Matrix) -> Floats | None:
     return result
 
 
-def _brier(predicted: Matrix, quality: Matrix) -> float:
+def _brier(predicted: Matrix, quality: Matrix, weights: Matrix | None) -> float:
     """Mean over candidates of the mean squared error on observed rows."""
     observed = np.isfinite(quality)
+    if weights is not None:
+        counts = np.where(observed, weights, 0.0)
+        squares = counts * (predicted - np.where(observed, quality, 0.0)) ** 2
+        return float((squares.sum(axis=0) / np.maximum(counts.sum(axis=0), 1e-9)).mean())
     error = np.where(observed, predicted - np.where(observed, quality, 0.0), 0.0)
     return float(((error**2).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)).mean())
 

@@ -17,10 +17,12 @@ from sklearn.ensemble import ExtraTreesRegressor
 from router.domain import Floats
 from training.settings import ForestSettings
 
+Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 LEVELS = 255
 #: A leaf leans on this many rows' worth of the guess for candidates that were not observed in it.
 _PRIOR_ROWS = 2.0
+_LEAST_COUNT = 1e-9
 
 
 class Tree(NamedTuple):
@@ -52,7 +54,7 @@ class JointForest(BaseEstimator):  # type: ignore[misc]
         self.settings = settings
         self.seed = seed
 
-    def fit(self, X: Floats, y: Matrix, guess: Matrix | None = None) -> JointForest:
+    def fit(self, X: Floats, y: Matrix, guess: Matrix | None = None, weights: Matrix | None = None) -> JointForest:
         """Fit.
 
         Parameters
@@ -62,22 +64,32 @@ class JointForest(BaseEstimator):  # type: ignore[misc]
             NaN where unobserved.
         guess : ndarray of shape (n, m), optional
             What to shape the trees with where unobserved; by default each candidate's mean.
+        weights : ndarray of shape (n, m), optional
+            How many rows each outcome counts for, at least 0; default 1. A row shapes the trees with the mean of its
+            own.
 
         Returns
         -------
         JointForest
             Itself.
         """
+        if weights is not None:
+            y = np.where(weights > 0, y, np.nan)
         observed = ~np.isnan(y)
+        counts = observed.astype(np.float64) if weights is None else np.where(observed, weights, 0.0)
         if guess is None:
-            seen = np.maximum(observed.sum(axis=0), 1)
-            guess = np.broadcast_to(np.where(observed, y, 0.0).sum(axis=0) / seen, y.shape)
+            seen = np.maximum(counts.sum(axis=0), _LEAST_COUNT)
+            guess = np.broadcast_to((np.where(observed, y, 0.0) * counts).sum(axis=0) / seen, y.shape)
+        of_rows = None
+        if weights is not None:
+            n_seen = observed.sum(axis=1)
+            of_rows = np.where(n_seen > 0, counts.sum(axis=1) / np.maximum(n_seen, 1), 1.0)
         model = ExtraTreesRegressor(
             self.settings.n_trees,
             min_samples_leaf=self.settings.min_leaf,
             max_features=self.settings.max_features,
             random_state=self.seed,
-        ).fit(X, np.where(observed, y, guess))
+        ).fit(X, np.where(observed, y, guess), sample_weight=of_rows)
         rows: list[NDArray[np.uint8]] = []
         self.trees_: list[Tree] = []
         n_leaves = 0
@@ -87,7 +99,7 @@ class JointForest(BaseEstimator):  # type: ignore[misc]
             leaf = np.full(shape.node_count, -1)
             leaf[is_leaf] = np.arange(is_leaf.sum()) + n_leaves
             of_row = leaf[shape.apply(X)] - n_leaves
-            rows.append(_leaf_values(of_row, int(is_leaf.sum()), y, observed, guess))
+            rows.append(_leaf_values(of_row, int(is_leaf.sum()), y, counts, guess, of_rows))
             n_leaves += int(is_leaf.sum())
             self.trees_.append(
                 Tree(
@@ -112,15 +124,18 @@ class JointForest(BaseEstimator):  # type: ignore[misc]
 
 
 def _leaf_values(
-    of_row: NDArray[np.int64], n_leaves: int, y: Matrix, observed: NDArray[np.bool_], guess: Matrix
+    of_row: NDArray[np.int64], n_leaves: int, y: Matrix, counts: Matrix, guess: Matrix, of_rows: Vector | None
 ) -> NDArray[np.uint8]:
+    observed = ~np.isnan(y)
+    of_rows = np.ones(len(y)) if of_rows is None else of_rows
+
     def per_leaf(values: NDArray[Any]) -> Matrix:
         return np.column_stack([np.bincount(of_row, weights=column, minlength=n_leaves) for column in values.T])
 
-    n_rows = np.bincount(of_row, minlength=n_leaves)[:, None]
-    n_seen = per_leaf(observed.astype(np.float64))
-    prior = per_leaf(np.where(observed, y, guess)) / n_rows
-    means = (per_leaf(np.where(observed, y, 0.0)) + _PRIOR_ROWS * prior) / (n_seen + _PRIOR_ROWS)
+    n_rows = np.maximum(np.bincount(of_row, of_rows, n_leaves), _LEAST_COUNT)[:, None]
+    n_seen = per_leaf(counts)
+    prior = per_leaf(np.where(observed, y, guess) * of_rows[:, None]) / n_rows
+    means = (per_leaf(np.where(observed, y, 0.0) * counts) + _PRIOR_ROWS * prior) / (n_seen + _PRIOR_ROWS)
     rounded: NDArray[np.uint8] = np.round(means.clip(0, 1) * LEVELS).astype(np.uint8)
     return rounded
 

@@ -78,7 +78,9 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         self.weight_decay = weight_decay
         self.seed = seed
 
-    def fit(self, X: Floats, y: NDArray[np.floating[Any]]) -> JointNetwork:
+    def fit(
+        self, X: Floats, y: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]] | None = None
+    ) -> JointNetwork:
         """Fit.
 
         Parameters
@@ -86,6 +88,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         X : ndarray of shape (n, d), float32
         y : ndarray of shape (n, t)
             NaN where unobserved.
+        weights : ndarray of shape (n, t), optional
+            Of each target in the loss, at least 0; default 1.
 
         Returns
         -------
@@ -95,7 +99,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         observed = ~np.isnan(y)
         target = np.where(observed, y, 0.0).astype(np.float32)
         weight = observed.astype(np.float32)
-        weight[:, self._n_logistic(y.shape[1]) :] *= self.squared_weight
+        if weights is not None:
+            weight *= np.asarray(weights, np.float32)
         X = np.ascontiguousarray(X, np.float32)
         self.layers_ = [
             self._fit_one(X, target, weight, np.random.default_rng([self.seed, i])) for i in range(self.n_nets)
@@ -116,6 +121,8 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
     def _fit_one(self, X: Floats, target: Floats, weight: Floats, rng: np.random.Generator) -> Layers:
         n = len(target)
         parameters = self._start(X.shape[1], target, weight, rng)
+        weight = weight.copy()
+        weight[:, self._n_logistic(target.shape[1]) :] *= self.squared_weight
         steps_per_epoch = -(-n // self.batch)
         epochs = max(self.epochs, -(-self.min_steps // steps_per_epoch))
         optimiser = _AdamW(parameters, self.learning_rate, self.weight_decay, epochs * steps_per_epoch)
@@ -127,8 +134,7 @@ class JointNetwork(BaseEstimator):  # type: ignore[misc]
         return parameters
 
     def _start(self, n_features: int, target: Floats, weight: Floats, rng: np.random.Generator) -> Layers:
-        observed = weight > 0
-        mean = (target * observed).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+        mean = (target * weight).sum(axis=0) / np.maximum(weight.sum(axis=0, dtype=np.float64), _EPSILON)
         logistic = slice(0, self._n_logistic(len(mean)))
         share = np.clip(mean[logistic], 0.01, 0.99)
         mean[logistic] = np.log(share / (1 - share))

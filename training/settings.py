@@ -204,9 +204,33 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
-def without_telemetry() -> None:
-    """Keep mlflow from reporting home; to be called before it is imported. Who has set the variable knows better."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+@dataclass(frozen=True, slots=True)
+class EnvironmentTracking:
+    """What MLflow's own variables say: the store, and the run that ``mlflow run`` has begun there."""
+
+    uri: str | None
+    run_id: str | None
+
+
+#: MLflow's defaults report home, wait minutes for a store that does not answer, and print between our lines.
+_MLFLOW_DEFAULTS: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def with_mlflow_defaults() -> None:
+    """Set what mlflow shall do, to be called before it is imported. Who has set a variable knows better."""
+    for name, value in _MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def tracking_of_environment() -> EnvironmentTracking:
+    """Return what MLFLOW_TRACKING_URI and MLFLOW_RUN_ID say; empty is absent."""
+    return EnvironmentTracking(os.environ.get("MLFLOW_TRACKING_URI") or None, os.environ.get("MLFLOW_RUN_ID") or None)
 
 
 def read_settings(path: str | os.PathLike[str] | None) -> Settings:

@@ -57,7 +57,9 @@ class TokenModel:
         return mean, np.maximum(base * self.p90_factor, mean)
 
 
-def fit_tokens(features: Floats, tokens: Matrix, settings: HeadSettings, seed: int) -> TokenModel:
+def fit_tokens(
+    features: Floats, tokens: Matrix, settings: HeadSettings, seed: int, weights: Matrix | None = None
+) -> TokenModel:
     """Fit the network on training rows; factors stay 1 until :func:`calibrate_tokens`.
 
     Parameters
@@ -67,6 +69,8 @@ def fit_tokens(features: Floats, tokens: Matrix, settings: HeadSettings, seed: i
         NaN where unknown.
     settings : HeadSettings
     seed : int
+    weights : ndarray of shape (n, m), optional
+        For how many answers each counts, at least 0; default 1.
 
     Returns
     -------
@@ -77,11 +81,13 @@ def fit_tokens(features: Floats, tokens: Matrix, settings: HeadSettings, seed: i
     if not known.any():
         return TokenModel(None, known, ones, ones)
     small = replace(settings, hidden=_HIDDEN, n_nets=_N_NETS, dropout=0.1, feature_dropout=0.1)
-    network = network_of(small, seed, n_logistic=0).fit(features, np.log(np.maximum(tokens[:, known], 1)))
+    network = network_of(small, seed, n_logistic=0).fit(
+        features, np.log(np.maximum(tokens[:, known], 1)), None if weights is None else weights[:, known]
+    )
     return TokenModel(network, known, ones, ones)
 
 
-def calibrate_tokens(model: TokenModel, features: Floats, tokens: Matrix) -> TokenModel:
+def calibrate_tokens(model: TokenModel, features: Floats, tokens: Matrix, weights: Matrix | None = None) -> TokenModel:
     """Return the model with its two factors, from calibration rows; arguments as of :func:`fit_tokens`."""
     base = np.exp(model.log_tokens(features))
     mean, p90 = np.ones(len(model.known)), np.ones(len(model.known))
@@ -90,7 +96,13 @@ def calibrate_tokens(model: TokenModel, features: Floats, tokens: Matrix) -> Tok
         true, predicted = np.maximum(tokens[observed, j], 1), base[observed, j]
         if not len(true):
             continue
-        mean[j] = true.sum() / predicted.sum()
-        rank = int(np.ceil(COVERAGE * (len(true) + 1)))
-        p90[j] = np.sort(true / predicted)[min(rank, len(true)) - 1]
+        if weights is None:
+            mean[j] = true.sum() / predicted.sum()
+            rank = int(np.ceil(COVERAGE * (len(true) + 1)))
+            p90[j] = np.sort(true / predicted)[min(rank, len(true)) - 1]
+        elif (counts := weights[observed, j]).sum() > 0:
+            mean[j] = (true * counts).sum() / (predicted * counts).sum()
+            order = np.argsort(true / predicted, kind="stable")
+            reached = np.cumsum(counts[order]) >= COVERAGE * (counts.sum() + counts.mean())
+            p90[j] = (true / predicted)[order[int(reached.argmax()) if reached.any() else -1]]
     return TokenModel(model.network, model.known, mean, p90)

@@ -93,7 +93,11 @@ def fit_topics(features: Floats, topics: Sequence[str]) -> TopicModel:
 
 
 def topic_means(
-    topics: Sequence[str], labels: Sequence[str], quality: NDArray[np.float64], predicted: NDArray[np.float64]
+    topics: Sequence[str],
+    labels: Sequence[str],
+    quality: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return the mean quality per topic and candidate.
 
@@ -105,6 +109,8 @@ def topic_means(
         NaN where unobserved.
     predicted : ndarray of shape (n, m), in [0, 1]
         What an estimator says of the same rows; its mean is the prior where few outcomes were observed.
+    weights : ndarray of shape (n, m), optional
+        For how many outcomes each counts, at least 0; default 1.
 
     Returns
     -------
@@ -112,9 +118,10 @@ def topic_means(
     """
     member = (np.asarray(topics)[None, :] == np.asarray(labels)[:, None]).astype(np.float64)
     observed = ~np.isnan(quality)
+    counts = observed.astype(np.float64) if weights is None else np.where(observed, weights, 0.0)
     prior = (member @ predicted) / np.maximum(member.sum(axis=1, keepdims=True), 1)
-    total = member @ np.where(observed, quality, 0.0) + _PRIOR_PROMPTS * prior
-    means: NDArray[np.float64] = np.clip(total / (member @ observed + _PRIOR_PROMPTS), EDGE, 1 - EDGE)
+    total = member @ (np.where(observed, quality, 0.0) * counts) + _PRIOR_PROMPTS * prior
+    means: NDArray[np.float64] = np.clip(total / (member @ counts + _PRIOR_PROMPTS), EDGE, 1 - EDGE)
     return means
 
 

@@ -98,6 +98,20 @@ def m007_retained(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX retained_by_time ON retained (time_unix_s)")
 
 
+def m008_feedback(database: sqlite3.Connection) -> None:
+    """Make the table of what callers say of answers: numbers and short words, one row for each request, key, source."""
+    database.execute(
+        """
+        CREATE TABLE feedback (
+            request_id TEXT NOT NULL, key TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
+            score REAL, grader TEXT, tags TEXT, time_unix_s REAL NOT NULL,
+            PRIMARY KEY (request_id, key, source)
+        )
+        """
+    )
+    database.execute("CREATE INDEX feedback_by_time ON feedback (time_unix_s)")
+
+
 def m009_experiment(database: sqlite3.Connection) -> None:
     """Make the table of experiments, at most one of them in force on anything, and find their requests quickly."""
     database.execute(
@@ -113,6 +127,13 @@ def m009_experiment(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX request_by_experiment ON request (experiment) WHERE experiment IS NOT NULL")
 
 
+def m010_exploration(database: sqlite3.Connection) -> None:
+    """Add among whom chance could choose, and what that cost; configured names and USD."""
+    database.execute("ALTER TABLE request ADD COLUMN explorable TEXT")
+    database.execute("ALTER TABLE request ADD COLUMN explore_usd REAL")
+    database.execute("CREATE INDEX request_explored ON request (time_unix_s) WHERE is_explored = 1")
+
+
 #: Append only: what has been released is never edited, a change is a new function at the end.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_request,
@@ -122,5 +143,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_scenarios,
     m006_loop,
     m007_retained,
+    m008_feedback,
     m009_experiment,
+    m010_exploration,
 )

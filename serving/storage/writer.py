@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from serving import logs
 from serving.errors import StorageUnavailable
+from serving.records import RecordStatus
 from serving.storage.migrations import migrate
 
 #: How long a row may wait for its batch; what a kill -9 can lose.
@@ -35,6 +36,8 @@ N_BATCH = 512
 N_ROWS = 128
 #: How long whoever waits for a change or an answer waits.
 PATIENCE_S = 5.0
+#: How long emptying the write-ahead log waits for readers; the writer waits meanwhile.
+CHECKPOINT_PATIENCE_S = 0.2
 
 T = TypeVar("T")
 #: What is done to the database, or asked of it.
@@ -43,23 +46,19 @@ Job = Callable[[sqlite3.Connection], T]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where rows go: a table and its columns, in the order of the rows. A row that is there already stays."""
+    """Where rows go: a table and its columns, in the order of the rows. A row that is there already stays.
+
+    ``n_queue`` is how long the queue may be for one more of large rows, so that a disk that stops fills no memory; 0 is
+    the writer's own limit.
+    """
 
     name: str
     columns: tuple[str, ...]
+    n_queue: int = 0
 
     def insert(self, n_rows: int) -> str:
         """Return the statement for some rows."""
         return _insert(self.name, self.columns, n_rows)
-
-
-@dataclass(frozen=True, slots=True)
-class WriterStatus:
-    """How the writer is doing since it was opened; ``n_dropped`` rows were never kept."""
-
-    n_written: int
-    n_dropped: int
-    is_failing: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,16 +112,17 @@ class SqliteWriter:
             self._thread = threading.Thread(target=self._write_until_closed, name="records", daemon=True)
             self._thread.start()
 
-    def add(self, table: Table, row: Sequence[object]) -> None:
-        """Queue one row, or drop and count it when the queue is full or the writer is not open."""
+    def add(self, table: Table, row: Sequence[object]) -> bool:
+        """Queue one row, or drop and count it when the queue is full or the writer is not open; say which."""
         queue = self._queue
-        if len(queue) >= self._n_queue or self._thread is None:
+        if len(queue) >= (table.n_queue or self._n_queue) or self._thread is None:
             self._n_refused += 1
-            return
+            return False
         queue.append((table, row))
         # The writer looks by itself every second: waking it for each row would cost more than writing.
         if len(queue) == N_BATCH:
             self._wake.set()
+        return True
 
     async def change(self, job: Job[T]) -> T:
         """Make a change, and return once it is on disk; what the job raises undoes it alone, and is raised here.
@@ -166,6 +166,25 @@ class SqliteWriter:
         except sqlite3.Error as error:
             raise StorageUnavailable("the database cannot be read at the moment", retry_after_s=PATIENCE_S) from error
 
+    async def checkpoint(self) -> bool:
+        """Move everything out of the write-ahead log into the file and empty the log; False while a reader needs it.
+
+        Raises
+        ------
+        StorageUnavailable
+            The disk fails.
+        """
+        return await asyncio.to_thread(self._checkpoint)
+
+    def _checkpoint(self) -> bool:
+        try:
+            # A connection of its own: waiting for readers shall not keep the writer.
+            with closing(sqlite3.connect(self.path, timeout=CHECKPOINT_PATIENCE_S)) as database:
+                (is_busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise StorageUnavailable("the database cannot be written to at the moment") from error
+        return not is_busy
+
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until everything queued so far was tried once; False when that took too long."""
         give_up_at = time.monotonic() + timeout_s
@@ -179,9 +198,9 @@ class SqliteWriter:
                 self._round_ended.wait(0.05)
         return True
 
-    def status(self) -> WriterStatus:
+    def status(self) -> RecordStatus:
         """Return the counts."""
-        return WriterStatus(self._n_written, self._n_refused + self._n_lost, self._is_failing)
+        return RecordStatus(self._n_written, self._n_refused + self._n_lost, self._is_failing)
 
     def close(self) -> None:
         """Write what is queued and stop the writer. Idempotent."""
@@ -314,6 +333,8 @@ def connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         # A batch survives the death of this process; only a power cut can lose the last ones.
         database.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted is overwritten, not only given free.
+        database.execute("PRAGMA secure_delete = ON")
         migrate(database)
     except sqlite3.Error:
         database.close()

@@ -20,7 +20,7 @@ from serving.commands import server_of
 from serving.emulator import Emulator, EmulatorServer
 from serving.gateway import Gateway
 from serving.providers.upstream import Upstream
-from serving.records import NullRecordStore, RecordStore, RequestRecord
+from serving.records import NullRecordStore, RecordStore, RequestRecord, Retained
 from serving.settings import Settings, load
 
 CANDIDATE = """
@@ -50,13 +50,18 @@ emulated = true
 
 
 class KeptRecords(NullRecordStore):
-    """Keeps records in a list."""
+    """Keeps records in a list, and what is retained of prompts in another."""
+
+    is_on = True
 
     def __init__(self) -> None:
         self.kept: list[RequestRecord] = []
+        self.retained: list[Retained] = []
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, record: RequestRecord, retained: Retained | None = None) -> None:
         self.kept.append(record)
+        if retained is not None:
+            self.retained.append(retained)
 
 
 @dataclass
@@ -171,3 +176,21 @@ async def online(configure: Callable[..., Settings]) -> AsyncIterator[Running]:
     app = create_app(settings, records=KeptRecords(), emulator=EmulatorServer(speed=0, n_kept=20))
     async with listening(app, settings) as url, httpx.AsyncClient(base_url=url) as client:
         yield Running(app, client, app.gateway.records)
+
+
+@pytest.fixture
+def keep(configure: Callable[..., Settings]) -> Start:
+    """Return a context manager that runs a gateway behind a real HTTP server, its records and feedback in SQLite.
+
+    The file is ``settings.database_path()``.
+    """
+
+    @asynccontextmanager
+    async def keeping(more: str = POOL, **written: object) -> AsyncIterator[Running]:
+        server = SERVER.replace('database = ""', 'database = "turnout.sqlite"')
+        settings = configure(more, **{"server": server, **written})
+        app = create_app(settings, reread=lambda: load(settings.source), emulator=EmulatorServer(speed=0, n_kept=20))
+        async with listening(app, settings) as url, httpx.AsyncClient(base_url=url) as client:
+            yield Running(app, client)
+
+    return keeping

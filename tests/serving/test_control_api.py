@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from serving.records import SqliteRecordStore
+from serving.storage.record_store import SqliteRecordStore
 
 SECRET = "sk-turnout-alice-0000000000000000"
 KEY = f'[[keys]]\nname = "alice"\nsha256 = "{hashlib.sha256(SECRET.encode()).hexdigest()}"\n'

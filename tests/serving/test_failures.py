@@ -14,7 +14,7 @@ import pytest
 from serving import logs
 from serving.emulated_faults import Fault
 from serving.providers.upstream import UpstreamRequest
-from serving.records import SqliteRecordStore
+from serving.storage.record_store import SqliteRecordStore
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from serving import logs, records
-from serving.records import NullRecordStore, RecordStatus, RecordStore, RequestRecord, SqliteRecordStore
+from serving.records import NullRecordStore, RecordStatus, RecordStore, RequestRecord
 from serving.storage.migrations import MIGRATIONS
+from serving.storage.record_store import SqliteRecordStore
 
 RECORD = RequestRecord(
     id="dec-1",
@@ -163,7 +164,8 @@ def test_a_killed_process_leaves_whole_batches(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from serving.records import RequestRecord, SqliteRecordStore\n"
+        "from serving.records import RequestRecord\n"
+        "from serving.storage.record_store import SqliteRecordStore\n"
         "store = SqliteRecordStore(Path(sys.argv[1])); store.open()\n"
         "for n in range(100):\n"
         "    store.add(RequestRecord(f'dec-{n}', 1.0, 'k', 'auto', 200, 'ok', False))\n"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from router.errors import BundleError
+from training.directory_store import DirectoryStore
+from training.errors import NoSuchVersion, PromotionRefused, StoreDamaged
+from training.gate_results import results_of
+from training.promotion import promote, rollback
+
+PASSED = {"name": "slices", "is_passed": True, "measured": 0.001, "bound": 0.02, "reason": ""}
+FAILED = {"name": "calibration", "is_passed": False, "measured": 0.09, "bound": 0.05, "reason": "ECE 0.09 above 0.05"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, write_tiny_bundle):
+    return lambda version: write_tiny_bundle(tmp_path / "made" / version, version)
+
+
+def test_a_champion_is_promoted_rolled_back_once_and_every_change_is_remembered(store, bundle, tmp_path):
+    for version in "12":
+        assert store.register(bundle(version), [PASSED]).is_challenger
+        promote(store, approved_by="ada")
+    assert store.aliases() == {"champion": "tiny@2", "previous": "tiny@1"}, "who was promoted waits no longer"
+    # Relative, so that the folder may be mounted elsewhere.
+    assert (tmp_path / "store" / "champion").readlink() == Path("versions/tiny@2")
+    rollback(store, by="bob", reason="complaints")
+    assert store.aliases() == {"champion": "tiny@1"}
+    with pytest.raises(
+        PromotionRefused, match=r"no previous champion .* the last change was a rollback to tiny@1 by bob"
+    ):
+        rollback(store, by="bob")
+    promote(store, "tiny@2", approved_by="ada")
+    assert store.aliases() == {"champion": "tiny@2", "previous": "tiny@1"}
+    history = [(c.action, c.version, c.former, c.by, c.reason) for c in store.history()]
+    assert history == [
+        ("promote", "tiny@1", None, "ada", None),
+        ("promote", "tiny@2", "tiny@1", "ada", None),
+        ("rollback", "tiny@1", "tiny@2", "bob", "complaints"),
+        ("promote", "tiny@2", "tiny@1", "ada", None),
+    ]
+    with pytest.raises(PromotionRefused, match="champion already"):
+        promote(store, "tiny@2", approved_by="ada")
+
+
+def test_a_failed_gate_refuses_unless_a_reason_is_given_and_never_by_itself(store, bundle):
+    registered = store.register(bundle("1"), [PASSED, FAILED])
+    assert not registered.is_challenger and store.aliases() == {}
+    for is_auto, force in ((False, None), (True, None), (True, "because"), (False, "")):
+        with pytest.raises(PromotionRefused, match=r"failed 1 of 2 gates: calibration: ECE 0\.09 above 0\.05"):
+            promote(store, registered.version, approved_by="ada", is_auto=is_auto, force=force)
+    assert store.aliases() == {} and store.history() == []
+    promote(store, registered.version, approved_by="ada", force="measured by hand")
+    (change,) = store.history()
+    assert (change.reason, change.failed_gates) == ("measured by hand", ("calibration",))
+
+
+def test_a_refused_version_leaves_the_challenger_alone(store, bundle):
+    store.register(bundle("1"), [PASSED])
+    store.register(bundle("2"), [FAILED])
+    assert store.aliases() == {"challenger": "tiny@1"}
+
+
+def test_without_gates_nothing_is_promoted_by_itself(store, bundle):
+    store.register(bundle("1"), [])
+    with pytest.raises(PromotionRefused, match="no gate was judged"):
+        promote(store, approved_by="auto", is_auto=True)
+    promote(store, approved_by="ada", force="the first")
+    assert store.aliases() == {"champion": "tiny@1"}
+
+
+def test_bytes_that_changed_since_they_were_judged_are_not_promoted(store, bundle, tmp_path, write_tiny_bundle):
+    store.register(bundle("1"), [PASSED])
+    place = tmp_path / "store" / "versions" / "tiny@1"
+    write_tiny_bundle(place, "1")  # the same bytes
+    assert promote(store, approved_by="ada").version == "tiny@1"
+    store.register(bundle("2"), [PASSED])
+    manifest = tmp_path / "store" / "versions" / "tiny@2" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"value": 0.75', b'"value": 0.10'))
+    with pytest.raises(StoreDamaged, match="judged tiny@2"):
+        promote(store, approved_by="ada", force="I insist")
+    (manifest.parent / "quality.onnx").write_bytes(b"nonsense")
+    with pytest.raises(BundleError, match=r"quality\.onnx"):
+        promote(store, approved_by="ada", force="I insist")
+    assert store.aliases()["champion"] == "tiny@1" and len(store.history()) == 1
+
+
+def test_a_rollback_to_a_damaged_bundle_moves_nothing(store, bundle, tmp_path):
+    for version in "12":
+        store.register(bundle(version), [PASSED])
+        promote(store, approved_by="ada")
+    (tmp_path / "store" / "versions" / "tiny@1" / "quality.onnx").unlink()
+    with pytest.raises(BundleError):
+        rollback(store, by="ada")
+    assert store.aliases()["champion"] == "tiny@2" and len(store.history()) == 2
+
+
+def test_two_bundles_of_one_name_cannot_both_be_registered(store, bundle, tmp_path, write_tiny_bundle):
+    store.register(bundle("1"), [PASSED])
+    store.register(bundle("1"), [PASSED])  # the same again is nothing new
+    other = tmp_path / "other"
+    write_tiny_bundle(other, "1")
+    manifest = other / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"2026-11-22", b"2026-11-23"))
+    with pytest.raises(StoreDamaged, match="a name of its own"):
+        store.register(other, [PASSED])
+
+
+def test_a_name_that_would_leave_the_folder_is_refused(store, tmp_path, write_tiny_bundle):
+    bad = write_tiny_bundle(tmp_path / "bad", "../../x")
+    with pytest.raises(StoreDamaged, match=r"expected NAME@VERSION"):
+        store.register(bad, [PASSED])
+    for wanted in ("../made", "challenger", "tiny@9", ""):
+        with pytest.raises(NoSuchVersion):
+            store.version(wanted)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"name": "a"}, "is_passed must be true or false, got None"),
+        ({"name": "a", "is_passed": "false"}, "is_passed must be true or false, got 'false'"),
+        ({"is_passed": True}, "name must be text"),
+        ({"name": "a", "is_passed": True, "bound": "low"}, "bound must be a number or null, got 'low'"),
+        ({"name": "a", "is_passed": True, "reason": None}, "reason must be text"),
+    ],
+)
+def test_a_gate_that_cannot_be_is_named(row, words):
+    with pytest.raises(StoreDamaged, match=words):
+        results_of([row])
+
+
+def test_gates_may_come_as_numpy_scalars_and_not_finite(store, bundle):
+    import numpy as np
+
+    row = {"name": "a", "is_passed": np.bool_(True), "measured": np.float32(0.5), "bound": float("nan")}
+    registered = store.register(bundle("1"), [row])
+    (gate,) = store.gates(store.version(registered.version))
+    assert (gate.is_passed, gate.measured, gate.bound) == (True, 0.5, None)
+    json.loads((Path(store.where) / "gates" / "tiny@1.json").read_text())

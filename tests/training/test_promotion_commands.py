@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from training.directory_store import DirectoryStore
+from training.promotion_commands import promote, rollback, sync
+
+PASSED = {"name": "slices", "is_passed": True, "measured": 0.00123, "bound": 0.02}
+FAILED = {"name": "calibration", "is_passed": False, "measured": 0.09, "bound": 0.05, "reason": "too far off"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, write_tiny_bundle):
+    return lambda version: write_tiny_bundle(tmp_path / "made" / version, version)
+
+
+def run(command, *arguments, typed: str = ""):
+    return CliRunner().invoke(command, [str(a) for a in arguments], input=typed, catch_exceptions=False)
+
+
+def test_a_person_sees_the_gates_is_asked_and_may_decline(store, bundle):
+    store.register(bundle("1"), [PASSED])
+    there = ("--directory", store.where, "--by", "ada")
+    declined = run(promote, *there, typed="n\n")
+    assert declined.exit_code == 1 and store.aliases() == {"challenger": "tiny@1"}
+    for words in ("slices", "0.00123", "0.02", "passed", "Promote tiny@1 to champion?"):
+        assert words in declined.output
+    agreed = run(promote, *there, typed="y\n")
+    assert agreed.exit_code == 0 and "champion is tiny@1 (version tiny@1), by ada" in agreed.output
+    assert store.aliases() == {"champion": "tiny@1"}
+
+
+def test_a_failed_gate_is_exit_3_with_the_reason_and_force_needs_words(store, bundle):
+    store.register(bundle("1"), [PASSED, FAILED])
+    there = ("--directory", store.where, "--version", "tiny@1")
+    for how in (("--auto",), ("--yes", "--by", "ada"), ()):
+        refused = run(promote, *there, *how, typed="y\n")
+        assert refused.exit_code == 3, refused.output
+        assert "calibration: too far off" in refused.output and "--force REASON" in refused.output
+    assert store.aliases() == {}
+    forced = run(promote, *there, "--force", "measured by hand", "--by", "ada", typed="y\n")
+    assert forced.exit_code == 0 and "although tiny@1 failed 1 of 2 gates" in forced.output
+    assert store.history()[0].reason == "measured by hand"
+
+
+def test_auto_promotes_when_all_gates_passed_and_rollback_is_one_command(store, bundle):
+    for version in "12":
+        store.register(bundle(version), [PASSED])
+        assert run(promote, "--challenger", "--auto", "--directory", store.where).exit_code == 0
+    assert [(c.by, c.is_auto) for c in store.history()] == [("auto", True)] * 2
+    back = run(rollback, "--directory", store.where, "--by", "ada", "--reason", "slow")
+    assert back.exit_code == 0 and "champion is tiny@1 (version tiny@1) again; withdrawn: version tiny@2" in back.output
+    again = run(rollback, "--directory", store.where, "--by", "ada")
+    assert again.exit_code == 1 and "no previous champion" in again.output
+
+
+def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bundle):
+    there = ("--directory", store.where, "--bundle", bundle("1"), "--yes", "--by", "ada")
+    refused = run(promote, *there)
+    assert refused.exit_code == 3 and "no gate was judged for tiny@1" in refused.output
+    assert run(promote, *there, "--force", "the first").exit_code == 0
+    assert store.aliases()["champion"] == "tiny@1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--version", "1", "--challenger"), "one of --version"),
+        (("--auto", "--force", "x"), "--auto asks only the gates"),
+        (("--auto", "--yes", "--by", "ada"), "--auto asks only the gates"),
+        (("--yes",), "--yes needs --by"),
+        (("--directory", "d", "--tracking-uri", "sqlite:///x.db"), "not both"),
+    ],
+)
+def test_options_that_exclude_each_other_are_named(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(promote, *arguments)
+    assert result.exit_code == 2 and words in result.output
+
+
+def test_a_directory_without_versions_says_so(store):
+    result = run(promote, "--directory", store.where, "--auto")
+    assert result.exit_code == 1 and "it has no version" in result.output
+
+
+def test_sync_looks_once_and_says_what_is_so(tmp_path):
+    pytest.importorskip("mlflow", reason="the training extra is not installed")
+    uri = f"sqlite:///{tmp_path}/new.db"
+    result = run(sync, "--tracking-uri", uri, "--out", tmp_path / "out", "--once")
+    assert result.exit_code == 1 and f"champion: nobody in {uri} (turnout)" in result.output
+    unreachable = run(sync, "--tracking-uri", "postgresq://me:hunter2@x", "--out", tmp_path / "o", "--once")
+    assert unreachable.exit_code == 1 and "postgresq://x" in unreachable.output and "hunter2" not in unreachable.output
+
+
+def test_sync_ends_when_asked_to(tmp_path):
+    pytest.importorskip("mlflow", reason="the training extra is not installed")
+    code = (
+        "from training.promotion_commands import sync; "
+        f"sync(['--tracking-uri', 'sqlite:///{tmp_path}/new.db', '--out', r'{tmp_path}/out', '--every', '600'])"
+    )
+    process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and "champion: nobody" in process.stdout.readline()
+        began = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 0 and time.monotonic() - began < 20
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()

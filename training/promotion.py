@@ -1,0 +1,142 @@
+"""Who becomes champion: the rule, whatever store keeps the versions.
+
+A version is promoted if every one of its gates passed and its bundle loads, byte for byte the one that was judged; a
+gate that failed needs a reason in words. Who changed what, when and why is noted before anything moves.
+Entry points: :func:`promote`, :func:`rollback`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training.errors import PromotionRefused
+from training.gate_results import GateResult
+from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Store, Version, check_identity
+
+
+def promote(
+    store: Store, wanted: str = CHALLENGER, *, approved_by: str, is_auto: bool = False, force: str | None = None
+) -> Change:
+    """Make a version the champion.
+
+    Parameters
+    ----------
+    store : Store
+    wanted : str, default='challenger'
+        Alias or number.
+    approved_by : str
+        Who answers for it.
+    is_auto : bool, default=False
+        Nobody was asked; then every gate must have passed.
+    force : str or None
+        Why a gate that failed, or was never judged, shall not count.
+
+    Returns
+    -------
+    Change
+
+    Raises
+    ------
+    PromotionRefused
+        A gate failed, none was judged, or it is the champion already.
+    BundleError
+        The bundle does not load.
+    TrainingError
+        The store fails, or holds other bytes than were judged.
+    """
+    version, aliases = store.version(wanted), store.aliases()
+    if aliases.get(CHAMPION) == version.number:
+        raise PromotionRefused(f"version {version.number} ({version.identity.bundle}) is the champion already")
+    gates = store.gates(version)
+    if (problem := objection(version, gates)) and (is_auto or not force):
+        raise PromotionRefused(problem)
+    verify(store, version)
+    former = aliases.get(CHAMPION)
+    change = Change(
+        time=_now(),
+        action="promote",
+        version=version.number,
+        bundle=version.identity.bundle,
+        former=former,
+        by=approved_by,
+        is_auto=is_auto,
+        reason=force,
+        failed_gates=tuple(gate.name for gate in gates if not gate.is_passed),
+    )
+    store.note(change)
+    store.point(PREVIOUS, store.version(former) if former else None)
+    store.point(CHAMPION, version)
+    if aliases.get(CHALLENGER) == version.number:
+        store.point(CHALLENGER, None)
+    return change
+
+
+def rollback(store: Store, *, by: str, reason: str | None = None) -> Change:
+    """Make the previous champion champion again; once, since then there is no previous one.
+
+    Parameters
+    ----------
+    store : Store
+    by : str
+        Who does it.
+    reason : str or None
+
+    Returns
+    -------
+    Change
+
+    Raises
+    ------
+    PromotionRefused
+        There is no champion or no previous one.
+    BundleError, TrainingError
+        As :func:`promote`.
+    """
+    aliases = store.aliases()
+    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    # They are the same where a promotion was cut short between its two moves.
+    if champion is None or previous is None or champion == previous:
+        last = next(iter(store.history()[::-1]), None)
+        was = f"; the last change was a {last.action} to {last.version} by {last.by} at {last.time}" if last else ""
+        raise PromotionRefused(
+            f"{store.where} has no previous champion to go back to{was}. Another version: turnout promote --version"
+        )
+    version = store.version(previous)
+    verify(store, version)
+    change = Change(
+        time=_now(),
+        action="rollback",
+        version=version.number,
+        bundle=version.identity.bundle,
+        former=champion,
+        by=by,
+        reason=reason,
+    )
+    store.note(change)
+    store.point(CHAMPION, version)
+    store.point(PREVIOUS, None)
+    return change
+
+
+def objection(version: Version, gates: tuple[GateResult, ...]) -> str | None:
+    """Say what the gates have against a version; None is nothing."""
+    failed = [gate for gate in gates if not gate.is_passed]
+    if failed:
+        reasons = "; ".join(f"{gate.name}: {gate.reason or 'failed'}" for gate in failed)
+        return f"{version.identity.bundle} failed {len(failed)} of {len(gates)} gates: {reasons}"
+    return None if gates else f"no gate was judged for {version.identity.bundle}"
+
+
+def verify(store: Store, version: Version) -> None:
+    """Fetch a version's bundle and load it; raises BundleError, or StoreDamaged where it is not the one judged."""
+    with tempfile.TemporaryDirectory(prefix="turnout-") as scratch:
+        folder = Path(scratch) / "bundle"
+        store.fetch(version, folder)
+        check_identity(folder, version)
+
+
+def _now() -> str:
+    # MLflow takes no plus sign in a key.
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
