@@ -9,7 +9,7 @@ ranked. Synchronous, and pure but for reading how fast candidates are and, for r
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -86,6 +86,7 @@ def decide(
     api: str = "",
     at_unix_s: float | None = None,
     turn: Turn | None = None,
+    enters: Callable[[Entry], None] | None = None,
 ) -> Decided:
     """Decide who answers one request.
 
@@ -104,6 +105,8 @@ def decide(
     turn : Turn or None
         Its place in a conversation; without effect on a candidate that was named. While something is pending there, the
         rule that the human's turn began with goes on; limits of key and request hold as ever.
+    enters : callable (entry) or None
+        Is told of its place in an experiment before anything is decided: it took part even if nobody may answer.
 
     Returns
     -------
@@ -127,6 +130,8 @@ def decide(
     if state.trials:
         course = tried(state, course, principal, asked, turn)
     scenario, entry = course.scenario, course.entry
+    if entry is not None and enters is not None:
+        enters(entry)
     priority = _priority(principal, scenario, asked)
     demand = _demand(principal, scenario, asked)
     deployments = _meeting(state, demand)

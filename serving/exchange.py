@@ -144,8 +144,11 @@ class Exchange:
         self.decision = decided.decision
         self.scenario = decided.scenario
         self.rule = decided.rule
-        self.entry = decided.entry
         self._said = headers_of(decided)
+
+    def enter(self, entry: Entry) -> None:
+        """Note its place in an experiment."""
+        self.entry = entry
 
     def attempt_failed(self, attempt: Attempt, error: UpstreamError) -> None:
         """Note that one attempt failed before anything of it was sent; the exchange goes on."""

@@ -7,6 +7,7 @@ Entry point: :func:`experiment_api`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
 
 from serving import fields
-from serving.errors import NotFound
+from serving.errors import InvalidRequest, NotFound
 from serving.experiment import Experiment, defined
 from serving.experiment_status import Readout
 from serving.experiments import Experiments
@@ -23,6 +24,10 @@ from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.promotion import permanent
 from serving.storage.experiments import ExperimentRow
+
+_SALT = re.compile(r"[0-9a-f]{64}")
+#: Of a reason that an operator gives.
+_MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,11 @@ _DEFINITION = {
                         "alpha": {"type": "number", "default": 0.05},
                         "min_units": {"type": "integer", "default": 50},
                         "ends_at": {"type": "string", "format": "date-time"},
+                        "salt": {
+                            "type": "string",
+                            "pattern": "^[0-9a-f]{64}$",
+                            "description": "The same for replicas that share no database; absent: a random one.",
+                        },
                     },
                 },
                 "example": {
@@ -157,7 +167,11 @@ def experiment_api(gateway: Gateway, experiments: Experiments) -> APIRouter:
     @api.post("", status_code=201, openapi_extra=_DEFINITION)
     async def create(request: Request) -> ExperimentView:
         """Begin an experiment. One acts on a request at most, so there may be none in force on the same."""
-        return view(await experiments.create(defined(fields.document(await request.body()))))
+        asked = fields.request_of(await request.body())
+        salt = asked.pop("salt", None)
+        if salt is not None and not (isinstance(salt, str) and _SALT.fullmatch(salt)):
+            raise InvalidRequest("salt: expected 64 hexadecimal digits", param="salt")
+        return view(await experiments.create(defined(asked), None if salt is None else bytes.fromhex(salt)))
 
     @api.get("/{name}")
     async def status(name: str) -> ExperimentStatus:
@@ -168,7 +182,7 @@ def experiment_api(gateway: Gateway, experiments: Experiments) -> APIRouter:
     @api.post("/{name}/stop", openapi_extra=_body(arm={"type": "string"}, why={"type": "string"}))
     async def stop(name: str, request: Request) -> ExperimentView:
         """Stop it, so that the settings hold again; or one `arm`, whose share then goes to the control."""
-        asked = fields.document(await request.body() or b"{}")
+        asked = fields.request_of(await request.body() or b"{}")
         arm = fields.optional(asked, "arm", str, "the name of an arm")
         why = fields.optional(asked, "why", str, "a sentence")
         return view(await experiments.stop(name, arm, (why or "asked for")[:_MOST_CHARACTERS]))
@@ -176,7 +190,7 @@ def experiment_api(gateway: Gateway, experiments: Experiments) -> APIRouter:
     @api.post("/{name}/promote", openapi_extra=_body(arm={"type": "string"}, force={"type": "boolean"}))
     async def promote(name: str, request: Request) -> ExperimentView:
         """Give everything it acts on to one `arm` from now on, until it is stopped; `permanent` says what to write."""
-        asked = fields.document(await request.body() or b"{}")
+        asked = fields.request_of(await request.body() or b"{}")
         arm = fields.optional(asked, "arm", str, "the name of an arm")
         if arm is None:
             raise fields.wrong("arm", arm, "the name of an arm")
@@ -184,9 +198,6 @@ def experiment_api(gateway: Gateway, experiments: Experiments) -> APIRouter:
         return view(await experiments.promote(name, arm, is_forced=is_forced))
 
     return api
-
-
-_MOST_CHARACTERS = 300
 
 
 def _view(gateway: Gateway, experiments: Experiments, row: ExperimentRow) -> ExperimentView:

@@ -44,6 +44,7 @@ def experiment() -> None:
 )
 @click.option("--guard", "guards", multiple=True, metavar="METRIC:LIMIT", help="failures:0.02, or cost_usd:20%.")
 @click.option("--ends-at", help="When it stops by itself.")
+@click.option("--salt", help="64 hexadecimal digits, the same for replicas that share no database.")
 @_of_gateway
 def create(
     file: Path | None,
@@ -53,12 +54,13 @@ def create(
     arms: tuple[str, ...],
     guards: tuple[str, ...],
     ends_at: str | None,
+    salt: str | None,
     url: str,
     key_env: str | None,
 ) -> None:
     """Begin an experiment, defined by FILE (TOML) or by options; options go before the file."""
     definition = {} if file is None else _read(file)
-    given = {"name": name, "on": on, "unit": unit, "ends_at": ends_at}
+    given = {"name": name, "on": on, "unit": unit, "ends_at": ends_at, "salt": salt}
     definition.update({key: value for key, value in given.items() if value is not None})
     if arms:
         definition["arms"] = [_arm(written) for written in arms]

@@ -49,6 +49,7 @@ class Experiments:
         self._shelf = BundleShelf()
         self._problems: Mapping[str, str] = {}
         self._is_failing = False
+        self._alarming: set[str] = set()
         self._watches: dict[str, Watch] = {}
         self._changing = asyncio.Lock()
         self._looking = asyncio.Lock()
@@ -109,7 +110,11 @@ class Experiments:
             if experiment.ends_unix_s is not None and now >= experiment.ends_unix_s:
                 await self.stop(row.name, why=f"it was to end at {experiment.ends_at}")
                 continue
-            for verdict in (await self.readout(row.name)).tripped():
+            readout = await self.readout(row.name)
+            if readout.sample_ratio.is_alarming and row.name not in self._alarming:
+                self._alarming.add(row.name)
+                logs.event("experiment_sample_ratio_mismatch", {"experiment": row.name}, level="error")
+            for verdict in readout.tripped():
                 logs.event(
                     "experiment_guard_tripped",
                     {"experiment": row.name, "arm": verdict.arm, "code": verdict.metric},
@@ -117,12 +122,14 @@ class Experiments:
                 )
                 await self.stop(row.name, verdict.arm, why=verdict.why)
 
-    async def create(self, experiment: Experiment) -> ExperimentRow:
+    async def create(self, experiment: Experiment, salt: bytes | None = None) -> ExperimentRow:
         """Begin an experiment.
 
         Parameters
         ----------
         experiment : Experiment
+        salt : bytes or None
+            What places depend on, the same for replicas that share no database; None draws it.
 
         Returns
         -------
@@ -146,7 +153,7 @@ class Experiments:
                 experiment.on,
                 json.dumps(experiment.to_document()),
                 RUNNING,
-                secrets.token_bytes(N_SALT_BYTES),
+                salt or secrets.token_bytes(N_SALT_BYTES),
                 {},
                 None,
                 "",

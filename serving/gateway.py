@@ -191,7 +191,9 @@ class Gateway:
             else:
                 turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
-                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
+                decided = decide(
+                    state, self.pool, exchange.principal, asked, exchange.api, turn=turn, enters=exchange.enter
+                )
                 if state.explores:
                     decided = explore(
                         decided,

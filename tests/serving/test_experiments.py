@@ -25,7 +25,6 @@ from serving.experiment_status import NOT_SHOWN
 from serving.explain_command import explain
 from serving.records import RequestRecord
 from serving.settings import Settings, load
-from serving.storage.experiments import ExperimentRow
 
 ARMS = [{"name": "control", "share": 0.5}, {"name": "cheap", "share": 0.5, "threshold": 0.5}]
 CHEAPER = {"name": "cheaper", "on": "auto", "unit": "user", "arms": ARMS}
@@ -94,13 +93,6 @@ def serve(configure, listen, pool_toml, server_toml) -> Serve:
             yield Served(app, client, settings)
 
     return served
-
-
-def row_of(definition: dict[str, object], salt: bytes) -> ExperimentRow:
-    now = time.time()
-    return ExperimentRow(
-        definition["name"], definition["on"], json.dumps(definition), "running", salt, {}, None, "", now, None, now
-    )
 
 
 async def test_an_arm_decides_and_everything_says_so(serve) -> None:
@@ -180,9 +172,9 @@ async def test_arms_are_sticky_on_two_gateways_with_two_databases(serve, unit) -
     arms: list[list[str]] = []
     for database in ("one.sqlite", "two.sqlite", "two.sqlite"):
         async with serve(KEYS, database=database) as gateway:
+            gateway.client.headers["authorization"] = f"Bearer {SECRETS['boss']}"
             if not await gateway.experiments.all():
-                await gateway.experiments._store.create(row_of(definition, salt))
-                await gateway.experiments.follow()
+                assert (await gateway.post("", {**definition, "salt": salt.hex()})).status_code == 201
             found = []
             for key in SECRETS.values():
                 gateway.client.headers["authorization"] = f"Bearer {key}"
@@ -223,6 +215,17 @@ async def test_a_turn_that_is_pending_stays_with_its_incumbent(serve) -> None:
         fresh = await gateway.ask("u", content="Say something else.")
         assert fresh.headers["x-turnout-candidate"] == "large"
         assert fresh.headers["x-turnout-experiment"] == "cheaper/big"
+
+
+async def test_whoever_took_part_is_counted_though_nobody_may_answer(serve) -> None:
+    async with serve() as gateway:
+        await gateway.post("", CHEAPER)
+        for user in ("u1", "u2", "u3"):
+            assert (await gateway.ask(user, turnout={"max_cost_usd": 0})).status_code == 400
+        assert {row[0] for row in gateway.rows("experiment")} == {"cheaper"}
+        readout = (await gateway.get("/cheaper")).json()["readout"]
+        assert sum(arm["metrics"]["failures"]["n_requests"] for arm in readout["arms"]) == 3
+        assert {arm["metrics"]["failures"]["value"] for arm in readout["arms"]} <= {1.0, None}
 
 
 async def test_stop_promote_restart_and_what_others_see(serve) -> None:
@@ -465,6 +468,7 @@ async def test_who_may_not_see_them_finds_nothing(serve) -> None:
         ({"arms": [ARMS[0], {"name": "b", "share": 0.5, "bundle": "absent"}]}, "arms.1.bundle"),
         ({"arms": ARMS[:1]}, "arms"),
         ({"ends_at": "2020-01-01"}, "ends_at"),
+        ({"salt": "short"}, "salt"),
     ],
 )
 async def test_what_does_not_exist_here_is_named(serve, changes, param) -> None:
