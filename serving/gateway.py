@@ -191,9 +191,7 @@ class Gateway:
             else:
                 turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 exchange.turn = turn
-                decided = decide(
-                    state, self.pool, exchange.principal, asked, exchange.api, turn=turn, enters=exchange.enter
-                )
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, None, turn, exchange.enter)
                 if state.explores:
                     decided = explore(
                         decided,
