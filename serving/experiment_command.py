@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30.0
 _UNKNOWN = "–"
 _STYLES = {"better": "green", "worse": "red", "running": "green", "promoted": "magenta"}
-_UNITS = {"cost_usd": "$", "latency_s": "s", "quality": "", "failures": ""}
 
 
 def _of_gateway(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,18 +165,23 @@ def tables_of(said: Mapping[str, Any]) -> list[Table]:
         What ``GET /v1/experiments/NAME`` said: :class:`serving.experiment_api.ExperimentStatus`, as JSON.
     """
     view, readout = said["experiment"], said["readout"]
-    sets = {arm["name"]: arm["sets"] for arm in view["arms"]}
-    metrics = list(readout["arms"][0]["metrics"])
-    arms = _table("arm", "sets", "units", "requests", *metrics)
-    for arm in readout["arms"]:
-        figures = (_figure(metric, arm["metrics"][metric]) for metric in metrics)
-        arms.add_row(arm["arm"], sets[arm["arm"]], f"{arm['n_units']:,}", f"{arm['n_requests']:,}", *figures)
-    differences = _table("arm against control", "metric", "difference", "relative", "")
+    arms = _table("arm", "sets", "share", "units", "requests")
+    figures = _table("mean over requests", *(arm["arm"] for arm in readout["arms"]))
+    for told, arm in zip(view["arms"], readout["arms"], strict=True):
+        arms.add_row(arm["arm"], told["sets"], f"{told['share']:g}", f"{arm['n_units']:,}", f"{arm['n_requests']:,}")
+    for metric in readout["arms"][0]["metrics"]:
+        figures.add_row(metric, *(_bounded(*_three(arm["metrics"][metric]), ".3g") for arm in readout["arms"]))
+    differences = _table("against the control", "metric", "difference", "relative", "")
     for row in readout["differences"]:
-        bounds = _bounded(row["value"], row["low"], row["high"], "+.4g", _UNITS[row["metric"]])
-        share = _bounded(row["relative"], row["relative_low"], row["relative_high"], "+.1%", "")
-        differences.add_row(row["arm"], row["metric"], bounds, share, row["says"], style=_STYLES.get(row["says"]))
-    return [arms, differences]
+        difference, share = _bounded(*_three(row), "+.3g"), _bounded(*_three(row, "relative"), "+.1%")
+        differences.add_row(row["arm"], row["metric"], difference, share, row["says"], style=_STYLES.get(row["says"]))
+    return [arms, figures, differences]
+
+
+def _three(row: Mapping[str, Any], name: str = "") -> tuple[float | None, float | None, float | None]:
+    """Return an estimate and its bounds."""
+    before = f"{name}_" if name else ""
+    return row[name or "value"], row[f"{before}low"], row[f"{before}high"]
 
 
 def _listing(rows: list[Mapping[str, Any]]) -> Table:
@@ -206,14 +210,10 @@ def _arms(view: Mapping[str, Any]) -> str:
     return ", ".join(f"{arm['name']} {arm['share']:g} ({arm['sets']})" for arm in view["arms"])
 
 
-def _figure(metric: str, figure: Mapping[str, Any]) -> str:
-    return _bounded(figure["value"], figure["low"], figure["high"], ".4g", _UNITS[metric])
-
-
-def _bounded(value: float | None, low: float | None, high: float | None, form: str, unit: str) -> str:
+def _bounded(value: float | None, low: float | None, high: float | None, form: str) -> str:
     if value is None:
         return _UNKNOWN
-    said = f"{value:{form}}{unit}"
+    said = f"{value:{form}}"
     return said if low is None or high is None else f"{said} ({low:{form}} to {high:{form}})"
 
 

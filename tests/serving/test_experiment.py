@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router import Policy
+from serving import experiment_watch
 from serving.assignment import digest_of, place_of, user_of
 from serving.errors import InvalidRequest
 from serving.experiment import defined
+from serving.experiment_status import Readout
+from serving.promotion import permanent
+from serving.storage.experiments import ExperimentRow
+from serving.storage.writer import connect
 from serving.trial import Setting, Trial
 
 ARMS = [{"name": "control", "share": 0.5}, {"name": "cheap", "share": 0.5, "threshold": 0.6}]
@@ -160,3 +168,72 @@ def test_the_units_of_a_stopped_arm_come_to_the_control() -> None:
 )
 def test_who_a_request_is_for(body, user) -> None:
     assert user_of(body) == user
+
+
+PRESETS = {"price": Policy("threshold", 0.5, "price"), "safe": Policy("fall_below_usd", 1.0, "safe", "large")}
+
+
+@pytest.mark.parametrize(
+    ("on", "sets", "found"),
+    [
+        ("auto", {"threshold": 0.6}, {"routing": {"default": "x-b", "presets": {"x-b": ("threshold", 0.6)}}}),
+        ("auto", {"preset": "price"}, {"routing": {"default": "price"}}),
+        ("auto", {"candidate": "small"}, {"rules": [{"name": "x", "scenario": "small"}]}),
+        ("auto", {"bundle": "models/next"}, {"server": {"bundle": "models/next"}}),
+        ("auto", {}, {}),
+        (
+            "auto:price",
+            {"willingness_to_pay_usd": 2.0, "bundle": "next"},
+            {
+                "server": {"bundle": "next"},
+                "routing": {"presets": {"price": ("willingness_to_pay_usd", 2.0)}},
+            },
+        ),
+        ("auto:quality", {"preset": "price"}, {"routing": {"presets": {"quality": ("threshold", 0.5)}}}),
+        ("auto:quality", {"preset": "safe"}, {}),
+        ("auto:quality", {"candidate": "small"}, {}),
+        ("scenario:web", {"threshold": 0.6}, {"scenarios": {"web": {"threshold": 0.6}}}),
+        ("scenario:web", {"candidate": "small"}, {"scenarios": {"web": {"candidate": "small"}}}),
+    ],
+)
+def test_the_lines_that_make_an_arm_permanent(on, sets, found) -> None:
+    experiment = defined({**DEFINITION, "name": "x", "on": on, "arms": [ARMS[0], {"name": "b", "share": 0.5, **sets}]})
+    written = permanent(experiment, experiment.arm("b"), PRESETS)
+    read = tomllib.loads(written)
+    for preset, table in read.get("routing", {}).get("presets", {}).items():
+        read["routing"]["presets"][preset] = (table["kind"], table["value"])
+    assert read == found
+    assert written.startswith("# x, arm b:") and (found or written.count("#") == 2), "what it cannot say it says so"
+
+
+def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(experiment_watch, "MOST_UNITS", 100)
+    experiment = defined({**DEFINITION, "name": "x"})
+    row = ExperimentRow("x", "auto", "", "running", SALT, {}, None, "", 0.0, None, 0.0)
+    with closing(connect(tmp_path / "turnout.sqlite")) as database:
+
+        def put(n_units: int) -> None:
+            with database:
+                database.executemany(
+                    "INSERT INTO request (id, time_unix_s, key, requested_model, status, outcome, is_stream, "
+                    "candidate, cost_usd, experiment, arm, unit) VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 1, 'x', ?, ?)",
+                    [(f"{n_units}/{i}", ARMS[i % 2]["name"], f"u{i}") for i in range(n_units)],
+                )
+
+        watch = experiment_watch.Watch(experiment)
+
+        def look() -> Readout:
+            try:
+                return watch.look(database, row)
+            finally:
+                database.rollback()
+
+        put(90)
+        assert (look().n_units, look().is_full) == (90, False)
+        put(150)
+        readout = look()
+        assert (readout.n_units, readout.n_requests, readout.is_full) == (100, 190, True)
+        with database:
+            database.execute("DELETE FROM request")
+        put(10)
+        assert (look().n_units, look().n_requests, look().is_full) == (10, 10, False)
