@@ -216,7 +216,8 @@ def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_p
             with database:
                 database.executemany(
                     "INSERT INTO request (id, time_unix_s, key, requested_model, status, outcome, is_stream, "
-                    "candidate, cost_usd, experiment, arm, unit) VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 1, 'x', ?, ?)",
+                    "candidate, cost_usd, experiment, arm, unit) "
+                    "VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 1, 'x', ?, ?)",
                     [(f"{n_units}/{i}", ARMS[i % 2]["name"], f"u{i}") for i in range(n_units)],
                 )
 
