@@ -68,6 +68,10 @@ _DIALS: dict[str, Any] = {
             "description": "Only deployments known to keep all of these data policies, failover included.",
         },
         "priority": {"enum": ["high", "normal", "batch"], "description": "As far as the key allows."},
+        "retention": {
+            "enum": ["none", "features", "content"],
+            "description": "What is kept of the prompt; less than the key's own, never more.",
+        },
         "explain": {"type": "boolean", "description": "Explain the decision in x-turnout-explanation."},
         "losses": {
             "enum": ["strict", "warn", "silent"],

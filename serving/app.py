@@ -35,10 +35,12 @@ from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
 from serving.experiment_api import experiment_api
 from serving.experiments import Experiments
+from serving.expiry import Expiry
 from serving.exploring import restore
 from serving.feedback import FeedbackStore
 from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
+from serving.log_settings import LogSettings
 from serving.pool import Pool
 from serving.providers.upstream import AiohttpUpstream, Upstream
 from serving.reasoning_states import ReasoningStates
@@ -120,12 +122,11 @@ class Application:
             stack.push_async_callback(gateway.upstream.close)
             self.storage.open()
             stack.callback(self.storage.close)
+            stack.callback(gateway.shadow.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
-            following = asyncio.create_task(self.experiments.run())
-            stack.push_async_callback(_stop, following)
-            watching = asyncio.create_task(self.reloader.run())
-            stack.push_async_callback(_stop, watching)
+            beside = [self.reloader.run(), self.experiments.run(), Expiry(self.storage, self._log_settings).run()]
+            stack.push_async_callback(_stop, *map(asyncio.create_task, beside))
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
@@ -135,6 +136,11 @@ class Application:
             logs.event("ready", self._facts())
             yield
             gateway.state = None
+
+    def _log_settings(self) -> LogSettings:
+        """Return the present ones."""
+        state = self.gateway.state
+        return (self._settings if state is None else state.settings).log
 
     async def _warm_up(self) -> None:
         """Call the control API once: it is put together at its first call, and nobody's stream shall wait for that."""
@@ -155,7 +161,8 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        state = await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        made = partial(build, settings, self.emulator.base_url or None, host=host, before=self.gateway.state)
+        state = await asyncio.to_thread(made)
         if state.explores:
             await restore(self.gateway.exploration, self.gateway.records, time.time())
         return await self.experiments.prepared(state)
@@ -271,7 +278,9 @@ def _of_http(error: HTTPException) -> GatewayError:
     return InvalidRequest("the request cannot be served")
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+async def _stop(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task

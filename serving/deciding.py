@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
+from router.domain import NO_CONSTRAINTS
+from router.history import History
 from router.pricing import expected_costs_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
@@ -35,6 +37,7 @@ from serving.errors import InvalidRequest, NoEligible, NotFound
 from serving.exploration import Exploration
 from serving.keys import PRIORITIES, Principal
 from serving.pool import Pool
+from serving.records import RETENTIONS
 from serving.scenario_settings import Scenario
 from serving.state import State
 from serving.trial import Entry, preferring
@@ -63,6 +66,12 @@ class Decided(NamedTuple):
         Its place in an experiment.
     exploration : Exploration or None
         Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
+    retention : str
+        What may be kept of the prompt: one of :data:`~serving.records.RETENTIONS`.
+    constraints : Constraints
+        By which candidates were filtered.
+    history : History or None
+        Of the conversation, as the decision knew it.
     """
 
     decision: Decision
@@ -76,6 +85,9 @@ class Decided(NamedTuple):
     is_explained: bool = False
     entry: Entry | None = None
     exploration: Exploration | None = None
+    retention: str = "none"
+    constraints: Constraints = NO_CONSTRAINTS
+    history: History | None = None
 
 
 def decide(
@@ -118,7 +130,7 @@ def decide(
         A model name that is nothing here, or nothing to this caller.
     InvalidRequest
         Two policies at once, or one in the body beside a candidate that was named; a preset nobody configured; a
-        priority above the key's.
+        priority or a retention above the key's.
     NoEligible
         Every candidate was filtered out.
     """
@@ -133,6 +145,7 @@ def decide(
     if entry is not None and enters is not None:
         enters(entry)
     priority = _priority(principal, scenario, asked)
+    retention = _retention(state, principal, asked)
     demand = _demand(principal, scenario, asked)
     deployments = _meeting(state, demand)
     constraints = _constraints(state, principal, scenario, dials, demand)
@@ -174,7 +187,10 @@ def decide(
         priority,
         demand,
         dials.explain,
-        entry,
+        entry=entry,
+        retention=retention,
+        constraints=constraints,
+        history=history,
     )
 
 
@@ -195,6 +211,8 @@ def embedder(state: State, principal: Principal, asked: Asked) -> Decided:
     if model not in state.embedders or not principal.may_use(model):
         raise NotFound("no such model for embeddings: expected a candidate with embeddings = true", param="model")
     without_policy(state, asked)
+    # Nothing is decided by what is embedded, so nothing of it is kept; asking for more than the key's is a mistake.
+    _retention(state, principal, asked)
     demand = _demand(principal, None, asked)
     deployments = _meeting(state, demand)
     constraints = _constraints(state, principal, None, asked.dials, demand)
@@ -258,6 +276,17 @@ def _priority(principal: Principal, scenario: Scenario | None, asked: Asked) -> 
         raise InvalidRequest(f"priority: this key may ask for {principal.priority} at most", param="priority")
     wanted = own or (scenario.priority if scenario else None) or "normal"
     return max(wanted, principal.priority, key=PRIORITIES.index)
+
+
+def _retention(state: State, principal: Principal, asked: Asked) -> str:
+    """Return what may be kept of a prompt: the key's own level, or the lower one that the request asks for."""
+    most = principal.retention or state.settings.log.retention
+    own = asked.dials.retention
+    if own is None:
+        return most
+    if RETENTIONS.index(own) > RETENTIONS.index(most):
+        raise InvalidRequest(f"retention: this key has {most} kept; a request may only ask for less", param="retention")
+    return own
 
 
 def _demand(principal: Principal, scenario: Scenario | None, asked: Asked) -> Demand:

@@ -81,6 +81,7 @@ def explain(
     from serving.pool import Pool
     from serving.question import read_question
     from serving.settings import load
+    from serving.shadow import shadowed
     from serving.state import build
     from serving.trial_setup import with_experiments
 
@@ -102,10 +103,11 @@ def explain(
         decided = decide(state, pool, caller, asked, api, at_unix_s)
         decided = explore(decided, state, pool, ExplorationBudget(), asked.prompt, None, asked_unix_s)
         rules = judged(state, caller, asked, api, at_unix_s)
+        beside = shadowed(state, decided, asked.prompt, pool.speeds())
     except (GatewayError, RouterError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        said = told(decided, rules, caller.may_use)
+        said = told(decided, rules, caller.may_use, beside)
         click.echo(json.dumps(dataclasses.asdict(said), ensure_ascii=False, indent=2))
         return
     if rules:
@@ -123,6 +125,8 @@ def explain(
         click.echo(f"after it: {', '.join(decided.order[1:])}")
     if decided.exploration is not None:
         click.echo(_said(decided.exploration))
+    if beside is not None:
+        click.echo(f"in the shadow {beside.bundle} would choose {beside.candidate}")
 
 
 def _said(exploration: Exploration) -> str:

@@ -14,6 +14,7 @@ from serving.deciding import Decided
 from serving.demand import NO_DEMAND
 from serving.exploration import Exploration
 from serving.rules import Verdict
+from serving.shadow import Shadowed
 
 #: Of the explanation in a header; what does not fit is left out: the ranking from its end, the reason, names.
 MAX_HEADER_BYTES = 2_048
@@ -26,7 +27,8 @@ class RuledExplanation(Explanation):
 
     ``rules`` says of every rule whether it matches and what stands against it; ``demand`` is what deployments had to
     meet, as the header ``x-turnout-data-policy`` says it. ``exploration`` is null where nothing is explored; else whom
-    chance could choose, or why nobody. ``arm_share`` is how probably the request came to its arm of the experiment.
+    chance could choose, or why nobody. ``shadow`` is what the challenger would decide; null where there is none.
+    ``arm_share`` is how probably the request came to its arm of the experiment.
     """
 
     scenario: str | None = None
@@ -35,12 +37,15 @@ class RuledExplanation(Explanation):
     demand: str = ""
     rules: tuple[Verdict, ...] = ()
     exploration: Exploration | None = None
+    shadow: Shadowed | None = None
     experiment: str | None = None
     arm: str | None = None
     arm_share: float | None = None
 
 
-def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str], bool]) -> RuledExplanation:
+def told(
+    decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str], bool], beside: Shadowed | None = None
+) -> RuledExplanation:
     """Explain a decision at length.
 
     Parameters
@@ -49,6 +54,8 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
     rules : tuple of Verdict
     may_know : callable (candidate) -> bool
         Whether the caller may know of a candidate; what it may not use does not exist for it.
+    beside : Shadowed or None
+        What a challenger would decide.
     """
     said, entry = decided.decision.explain(), decided.entry
     known = replace(said, forecasts=tuple(f for f in said.forecasts if may_know(f.candidate)))
@@ -60,6 +67,7 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
         demand=decided.demand.said(),
         rules=rules,
         exploration=decided.exploration,
+        shadow=beside,
         experiment=entry.experiment if entry else None,
         arm=entry.arm if entry else None,
         arm_share=entry.share if entry else None,

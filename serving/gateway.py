@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from serving.admission import Admission
-from serving.asked import Asked
 from serving.attempt import Attempt
 from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
@@ -33,6 +32,7 @@ from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
 from serving.idempotency import IdempotencyStore
+from serving.job import Job
 from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
@@ -41,6 +41,7 @@ from serving.regenerations import Regenerations
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
+from serving.shadow import Shadow
 from serving.state import State
 from serving.streamed_answer import Keep, StreamedAnswer
 
@@ -58,23 +59,6 @@ class Answer:
     headers: list[Header]
     body: bytes | None = None
     stream: StreamedAnswer | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request that is decided, on its way through its attempts."""
-
-    state: State
-    api: ClientApi
-    exchange: Exchange
-    asked: Asked
-    sent: Mapping[str, object]
-    headers: list[Header]
-    query: bytes
-    until: float
-    is_bounded: bool
-    keep: Keep | None
-    priority: str
 
 
 class Gateway:
@@ -105,6 +89,8 @@ class Gateway:
         Answers that may be asked for again.
     exploration : ExplorationBudget
         What exploring may still cost today.
+    shadow : Shadow
+        What a challenger would decide.
     """
 
     def __init__(
@@ -130,6 +116,7 @@ class Gateway:
         self.drain = Drain()
         self.idempotency = IdempotencyStore()
         self.exploration = ExplorationBudget()
+        self.shadow = Shadow()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -151,6 +138,7 @@ class Gateway:
         server = state.settings.server
         self.admission.resize(server.max_in_flight, server.queue_wait_s)
         self.idempotency.keep_for_s = server.idempotency_keep_for_s
+        self.shadow.follow(state)
         self.state = state
 
     async def answer(
@@ -195,6 +183,7 @@ class Gateway:
                     purse, at_unix_s = self.exploration, exchange.time_unix_s
                     decided = explore(decided, state, self.pool, purse, asked.prompt, turn, at_unix_s, exchange.id)
                     exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
+                exchange.shadow = self.shadow.ask(state, decided, asked.prompt, self.pool.speeds(), exchange.id)
             exchange.decided(state, decided, asked.prompt)
             if self.feedback.is_on:
                 exchange.saying = self.regenerations.note(

@@ -53,6 +53,8 @@ class Key:
         The highest it may ask for.
     grades : tuple of str
         Globs on the names of keys on whose requests it may give feedback besides its own.
+    retention : str or None
+        What may be kept of its prompts: one of :data:`~serving.records.RETENTIONS`; None leaves it to the settings.
     is_admin : bool
         Whether it may change experiments.
     """
@@ -65,6 +67,7 @@ class Key:
     demand: Demand = NO_DEMAND
     priority: str = "normal"
     grades: tuple[str, ...] = ()
+    retention: str | None = None
     is_admin: bool = False
 
     def principal(self) -> Principal:
@@ -72,7 +75,15 @@ class Key:
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
         return Principal(
-            self.name, models, self.project, self.team, self.demand, self.priority, self.grades, self.is_admin
+            self.name,
+            models,
+            self.project,
+            self.team,
+            self.demand,
+            self.priority,
+            self.grades,
+            self.retention,
+            self.is_admin,
         )
 
 
@@ -87,6 +98,7 @@ class Principal:
     demand: Demand = NO_DEMAND
     priority: str = "normal"
     grades: tuple[str, ...] = ()
+    retention: str | None = None
     is_admin: bool = False
 
     def may_use(self, model: str) -> bool:

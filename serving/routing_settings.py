@@ -62,6 +62,14 @@ class RoutingSettings:
             "USD",
         ),
     )
+    reference: str | None = field(
+        default=None,
+        metadata=about(
+            tables.name,
+            "The candidate that savings are measured against, by what it would have cost. Absent: the anchor of the "
+            "bundle's preset quality, its best single candidate, or the dearest one, the first of them in the pool.",
+        ),
+    )
     presets: Mapping[str, PresetSettings] = field(
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},

@@ -13,6 +13,9 @@
       + NoSuchVersion      the store of versions has none of that number or alias
       + StoreDamaged       the store holds what it may not: other bytes than were judged, unreadable gates
       + PromotionRefused   a gate failed, none was judged, or there is nothing to go back to
+      + GatewayFailed      a gateway to label with cannot be reached, did not start, or takes no calls of ours
+      + AnswersInUse       another run adds to the same folder of labels
+      + NotConfined        this machine cannot limit a tested program enough to run it
 """
 
 from __future__ import annotations
@@ -60,3 +63,15 @@ class StoreDamaged(TrainingError):
 
 class PromotionRefused(TrainingError):
     """A version that may not become champion."""
+
+
+class GatewayFailed(TrainingError):
+    """The gateway cannot be reached, did not start, or takes no calls of ours."""
+
+
+class AnswersInUse(TrainingError):
+    """Another process is adding to the same answers."""
+
+
+class NotConfined(TrainingError):
+    """The machine cannot limit a program enough to run it."""

@@ -5,7 +5,7 @@ says something only where the logged policy ever does what the target does; wher
 with the numbers (:class:`training.errors.NoOverlap`) instead of answering from nothing. Intervals are normal, of the
 estimators' influence functions summed over clusters. Pure arrays; knows no log and no policy.
 
-Entry points: :func:`evaluate`, :func:`overlap`.
+Entry points: :func:`evaluate`, :func:`overlap`, :func:`estimate`.
 
 References
 ----------
@@ -179,10 +179,10 @@ def evaluate(log: Logged, target: Matrix | Choices) -> Evaluation:
         expected, own = _predicted(log, probabilities)
         values["model"] = influence["model"] = expected
         values["dr"] = influence["dr"] = expected + weight * (reward - own)
-    logged = _estimate(float(reward.mean()), reward, clusters)
-    estimates = {name: _estimate(float(v.mean()), influence[name], clusters) for name, v in values.items()}
+    logged = estimate(float(reward.mean()), reward, clusters)
+    estimates = {name: estimate(float(v.mean()), influence[name], clusters) for name, v in values.items()}
     changes = {
-        name: _estimate(float(v.mean() - reward.mean()), influence[name] - reward, clusters)
+        name: estimate(float(v.mean() - reward.mean()), influence[name] - reward, clusters)
         for name, v in values.items()
     }
     return Evaluation(seen, logged, estimates, changes)
@@ -245,7 +245,7 @@ def _numbered(log: Logged) -> Choices:
 
 def _overlap(weight: Vector, clusters: Choices) -> Overlap:
     total, squares = float(weight.sum()), float((weight**2).sum())
-    support = _estimate(float(weight.mean()), weight, clusters, _SUPPORT_LEVEL)
+    support = estimate(float(weight.mean()), weight, clusters, _SUPPORT_LEVEL)
     return Overlap(
         n=len(weight),
         matched_share=float((weight > 0).mean()),
@@ -256,8 +256,23 @@ def _overlap(weight: Vector, clusters: Choices) -> Overlap:
     )
 
 
-def _estimate(value: float, influence: Vector, clusters: Choices, level: float = LEVEL) -> Estimate:
-    """Return the interval of a mean whose rows' contributions are given, rows of a cluster moving together."""
+def estimate(value: float, influence: Vector, clusters: Choices, level: float = LEVEL) -> Estimate:
+    """Bound a mean whose rows' contributions are known.
+
+    Parameters
+    ----------
+    value : float
+    influence : ndarray of shape (n,)
+        Each row's part; their mean is taken out.
+    clusters : ndarray of shape (n,), intp
+        Numbers from 0; rows of one move together.
+    level : float in (0, 1), default=0.95
+
+    Returns
+    -------
+    Estimate
+        With Student's quantile, of one degree less than there are clusters.
+    """
     n = len(influence)
     sums = np.bincount(clusters, influence - influence.mean())
     k = len(sums)

@@ -11,7 +11,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import cast, get_type_hints
 
@@ -261,12 +261,13 @@ def read_settings(path: str | os.PathLike[str] | None) -> Settings:
 
 def settings_of(document: Mapping[str, object], where: str) -> Settings:
     """Make settings of a parsed document; raises InvalidSettings, whose messages begin with ``where``."""
-    settings = cast(Settings, _section(Settings, document, where))
+    settings = cast(Settings, section_of(Settings, document, where))
     _check(settings, where)
     return settings
 
 
-def _section(kind: type[object], document: Mapping[str, object], where: str) -> object:
+def section_of(kind: type[object], document: Mapping[str, object], where: str) -> object:
+    """Make a dataclass of a table of plain values; raises InvalidSettings naming the key and what was expected."""
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     values: dict[str, object] = {}
@@ -279,10 +280,10 @@ def _section(kind: type[object], document: Mapping[str, object], where: str) -> 
 
 
 def _value(expected: object, value: object, where: str) -> object:
-    if isinstance(expected, type) and expected.__module__ == __name__:
+    if isinstance(expected, type) and is_dataclass(expected):
         if not isinstance(value, dict):
             raise InvalidSettings(f"{where} must be a table, got {value!r}")
-        return _section(expected, value, where)
+        return section_of(expected, value, where)
     if expected in (tuple[str, ...], tuple[float, ...]):
         item = str if expected == tuple[str, ...] else float
         if not isinstance(value, list):

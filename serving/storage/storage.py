@@ -112,6 +112,8 @@ class SqliteStorage:
         """Delete old rows, and what is left of them in the write-ahead log; see :meth:`Storage.expire`."""
         n_retained = await forget(self.writer, "retained", max(records_before_unix_s, retained_before_unix_s))
         n_rows = n_retained + await forget(self.writer, "request", records_before_unix_s)
+        # What was said of an answer came after the request, so it goes when its record is gone.
+        n_rows += await forget(self.writer, "feedback", records_before_unix_s)
         if n_rows or self._has_remains:
             # A reader in the middle of something keeps the log; then the next round tries again.
             self._has_remains = not await self.writer.checkpoint()

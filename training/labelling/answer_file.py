@@ -16,14 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from training.errors import TrainingError
+from training.errors import AnswersInUse
 from training.labelling.call import Answer
 
 _ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
-
-
-class AnswersInUse(TrainingError):
-    """Another process is adding to the same answers."""
 
 
 class AnswerFile:

@@ -77,8 +77,7 @@ def label(
         raise click.UsageError("give one of --gateway and --config")
     from rich.console import Console
 
-    from routing_data import DataError
-    from training.errors import TrainingError
+    from training.command_errors import errors
     from training.labelling.settings import LabelSettings, key_in
 
     console = Console()
@@ -100,12 +99,11 @@ def label(
         name=name,
     )
     try:
-        summary = _run(settings, prompts, log, url, config, key_in(key_env), console)
+        with errors():
+            summary = _run(settings, prompts, log, url, config, key_in(key_env), console)
     except KeyboardInterrupt:
         click.echo(f"interrupted; what was answered is in {out}: the same command again goes on", err=True)
         raise SystemExit(130) from None
-    except (DataError, TrainingError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     _show(summary, out, console)
 
 

@@ -14,14 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.errors import TrainingError
+from training.errors import NotConfined
 
 _SCRIPT = Path(__file__).with_name("confined.py")
 _MAX_RESULT_BYTES = 4096
-
-
-class NotConfined(TrainingError):
-    """The machine cannot limit a program enough to run it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from router.domain import Price, PriceTier
-from training.errors import TrainingError
+from training.errors import GatewayFailed
 from training.labelling.call import Target
 
 _PRICES = (
@@ -22,10 +22,6 @@ _PRICES = (
     "cache_write_usd_per_mtok",
     "cache_write_1h_usd_per_mtok",
 )
-
-
-class GatewayFailed(TrainingError):
-    """The gateway cannot be reached, did not start, or takes no calls of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.labelling.gateway import GatewayFailed
+from training.errors import GatewayFailed
 
 _LISTENING = re.compile(rb"Turnout on (http://127\.0\.0\.1:\d+)")
 _START_WITHIN_S = 60.0

@@ -9,9 +9,7 @@ import pytest
 
 import routing_data
 from serving.keys import new_key
-from training.errors import InvalidSettings, NotEnoughData
-from training.labelling.answer_file import AnswersInUse
-from training.labelling.gateway import GatewayFailed
+from training.errors import AnswersInUse, GatewayFailed, InvalidSettings, NotEnoughData
 from training.labelling.question import Question
 
 BOTH = ("good", "bad")
