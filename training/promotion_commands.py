@@ -85,7 +85,7 @@ def promote(
         store = _store(tracking_uri, directory, name)
         wanted = number or CHALLENGER
         if bundle is not None:
-            wanted = store.register(bundle, _judged(bundle, gates_file)).version
+            wanted = store.register(bundle, _judged(bundle, gates_file), as_challenger=False).version
         version = store.version(wanted)
         gates, former = store.gates(version), store.aliases().get("champion")
         _show(gates, f"{version.identity.bundle}, version {version.number} of {store.where}")

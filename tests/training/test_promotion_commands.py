@@ -76,11 +76,12 @@ def test_auto_promotes_when_all_gates_passed_and_rollback_is_one_command(store, 
 
 
 def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bundle):
+    store.register(bundle("2"), [PASSED])
     there = ("--directory", store.where, "--bundle", bundle("1"), "--yes", "--by", "ada")
     refused = run(promote, *there)
     assert refused.exit_code == 3 and "no gate was judged for tiny@1" in refused.output
     assert run(promote, *there, "--force", "the first").exit_code == 0
-    assert store.aliases()["champion"] == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@1", "challenger": "tiny@2"}, "who waits goes on waiting"
 
 
 def test_a_bundle_may_bring_the_gates_that_judged_it_and_no_others(store, bundle, tmp_path):
