@@ -99,9 +99,8 @@ def promote(
             against = f", although {problem}" if problem else ""
             click.confirm(f"Promote {version.identity.bundle} to champion{instead}{against}?", abort=True)
         change = run(store, version.number, approved_by=who, is_auto=is_auto, force=force)
-    click.echo(
-        f"champion is {change.bundle} (version {change.version}), by {change.by}; before: {change.former or '-'}"
-    )
+    before = f"; before: version {change.former}" if change.former else ""
+    click.echo(f"champion is {change.bundle} (version {change.version}), by {change.by}{before}")
 
 
 @click.command()
@@ -122,9 +121,12 @@ def rollback(reason: str | None, by: str | None, tracking_uri: str | None, direc
 @click.option(
     "--every", "every_s", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
 )
+@click.option(
+    "--keep", "n_kept", type=click.IntRange(min=0), default=10, show_default=True, help="Versions besides those linked."
+)
 @click.option("--once", is_flag=True, help="Look once; exit code 1 when something went wrong.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
-def sync(tracking_uri: str | None, out: Path, every_s: float, once: bool, name: str) -> None:
+def sync(tracking_uri: str | None, out: Path, every_s: float, n_kept: int, once: bool, name: str) -> None:
     """Keep OUT/champion and OUT/challenger what MLflow's aliases say; serving watches OUT, never MLflow."""
     import signal
     import threading
@@ -132,7 +134,7 @@ def sync(tracking_uri: str | None, out: Path, every_s: float, once: bool, name: 
     from training.sync import Sync
 
     with errors():
-        following = Sync(_store(tracking_uri, None, name), out, click.echo)
+        following = Sync(_store(tracking_uri, None, name), out, click.echo, n_kept=n_kept)
         if once:
             raise click.exceptions.Exit(0 if following.look() else 1)
         is_over = threading.Event()
