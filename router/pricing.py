@@ -65,6 +65,47 @@ def charge_usd(usage: Usage, price: Price | None) -> float | None:
     return (total + usage.output_tokens * price.output_usd_per_mtok) / TOKENS_PER_PRICE_UNIT
 
 
+def counterfactual_usd(usage: Usage, price: Price | None, *, input_scale: float, output_tokens: float) -> float | None:
+    """Price a call that another candidate answered, as it would have been at this one.
+
+    cost = :func:`charge_usd` of this price for ``input_scale`` × the tokens that were read, of which the same shares
+    come from a cache or go there, and the output tokens predicted for this candidate. How much either reads is known
+    by their tokens per character, so no text is counted again.
+
+    Parameters
+    ----------
+    usage : Usage
+        Of the call, as its provider counted it.
+    price : Price or None
+        Of the candidate that did not answer.
+    input_scale : float
+        Its input tokens for one of the other's.
+    output_tokens : float
+        Predicted for it; NaN where unknown.
+
+    Returns
+    -------
+    float or None
+        USD; None where price, input or output is unknown, never 0 for that.
+    """
+    if price is None or usage.input_tokens is None or output_tokens != output_tokens:
+        return None
+
+    def scaled(n_tokens: int | None) -> int | None:
+        return None if n_tokens is None else round(n_tokens * input_scale)
+
+    return charge_usd(
+        Usage(
+            scaled(usage.input_tokens),
+            round(output_tokens),
+            scaled(usage.cache_read_tokens),
+            scaled(usage.cache_write_tokens),
+            cache_write_1h_tokens=scaled(usage.cache_write_1h_tokens),
+        ),
+        price,
+    )
+
+
 def expected_cost_usd(
     prices: Sequence[Price | None], input_tokens: Floats, output_tokens: Floats
 ) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from router import Constraints, Decision, InvalidPolicy, NoEligibleCandidate, Policy
 from router.decision import Outlook
 from router.domain import NO_CONSTRAINTS
-from router.routing import Foresight
+from router.foresight import Foresight
 from serving.asked import Asked
 from serving.dials import FIELD
 from serving.errors import InvalidRequest, NoEligible

@@ -1,10 +1,11 @@
 """The dials: what a caller says about routing, in the body's ``turnout`` field or in ``x-turnout-*`` headers.
 
 At most one dial chooses the policy (threshold, preset, willingness to pay); any number of constraints may stand
-beside it. What limits adds up over headers and body: the least amount, all that is denied or demanded, only what every
-``allow`` allows. Of any other dial the body wins over a header of the same name; two different policies are refused
-rather than ranked. In headers lists are written with commas, and may be sent in several; whatever else is sent twice,
-and an ``x-turnout-*`` header that means nothing, are refused: a limit that is not understood would be none.
+beside it. What limits adds up over headers and body: the least amount, the lesser retention, all that is denied or
+demanded, only what every ``allow`` allows. Of any other dial the body wins over a header of the same name; two
+different policies are refused rather than ranked. In headers lists are written with commas, and may be sent in several;
+whatever else is sent twice, and an ``x-turnout-*`` header that means nothing, are refused: a limit that is not
+understood would be none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from serving.demand import EXPECTED, NO_DEMAND, WORD, Demand
 from serving.dialects.losses import MODES
 from serving.errors import InvalidRequest
 from serving.keys import PRIORITIES
+from serving.records import RETENTIONS
 
 FIELD = "turnout"
 _IN_HEADERS: Mapping[bytes, str] = {
@@ -34,6 +36,7 @@ _IN_HEADERS: Mapping[bytes, str] = {
     b"x-turnout-priority": "priority",
     b"x-turnout-explain": "explain",
     b"x-turnout-losses": "losses",
+    b"x-turnout-retention": "retention",
 }
 #: Our request headers that are no dials, and who reads them.
 _READ_ELSEWHERE = frozenset({b"x-turnout-conversation"})  # serving.conversations
@@ -43,7 +46,7 @@ _OURS = (b"x-turnout-", b"x_turnout", b"x-turnout_")
 MOST_GLOBS, MOST_GLOB_CHARACTERS = 64, 128
 _POLICIES = ("threshold", "preset", "willingness_to_pay_usd")
 _LISTS = frozenset({"allow", "deny", "regions", "data_policies"})
-_WORDS = frozenset({"preset", "losses"})
+_WORDS = frozenset({"preset", "losses", "retention"})
 _KNOWN = tuple(_IN_HEADERS.values())
 
 
@@ -65,6 +68,8 @@ class Dials:
         One of :data:`~serving.keys.PRIORITIES`.
     explain : bool
         Whether a response header shall say how it was decided.
+    retention : str or None
+        How much of the prompt may be kept, at most: one of :data:`~serving.records.RETENTIONS`.
     also_allow : tuple of str
         Globs that must match besides ``constraints.allow``, where header and body both allow some; empty allows all.
     """
@@ -77,6 +82,7 @@ class Dials:
     priority: str | None = None
     explain: bool = False
     also_allow: tuple[str, ...] = ()
+    retention: str | None = None
 
 
 _UNTOUCHED = Dials()
@@ -129,6 +135,11 @@ def read(extension: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> Dial
         _choice(asked, "priority", PRIORITIES),
         _flag(asked, "explain"),
         allow[1] if allow[1:] else (),
+        min(
+            (level for source in sources if (level := _choice(source, "retention", RETENTIONS)) is not None),
+            key=RETENTIONS.index,
+            default=None,
+        ),
     )
 
 

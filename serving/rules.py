@@ -20,7 +20,8 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from router import Prompt
-from router.routing import DEFAULT_TOKENS_PER_CHARACTER, Foresight
+from router.foresight import Foresight
+from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.keys import Principal
 from serving.modalities import modalities_of
 from serving.scenario_settings import DAYS, RuleSettings

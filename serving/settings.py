@@ -28,11 +28,14 @@ from serving.demand import Demand
 from serving.errors import KeysRequired, SettingsError
 from serving.feedback_settings import FeedbackSettings
 from serving.keys import PRIORITIES
+from serving.log_settings import LogSettings
 from serving.provider_settings import ProviderSettings
+from serving.records import RETENTIONS
 from serving.references import is_auto, misled
 from serving.routing_settings import RoutingSettings
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
+from serving.shadow_settings import ShadowSettings
 from serving.tables import about
 from serving.toml_lines import lines_of, located
 
@@ -78,7 +81,11 @@ class KeySettings:
         default="normal",
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
-
+    admin: bool = field(default=False, metadata=about(tables.flag, "Whether it may see and change experiments."))
+    retention: str | None = field(
+        default=None,
+        metadata=about(tables.choice(*RETENTIONS), "What is kept of its prompts; absent: log.retention."),
+    )
     grades: tuple[str, ...] = field(
         default=(),
         metadata=about(tables.key_globs, "Globs on the names of keys on whose requests it may give feedback too."),
@@ -123,6 +130,14 @@ class Settings:
         default_factory=FeedbackSettings,
         metadata={"table": FeedbackSettings, "help": "What callers say of answers, and for how long."},
     )
+    log: LogSettings = field(
+        default_factory=LogSettings,
+        metadata={"table": LogSettings, "help": "What is kept of requests and their prompts, and for how long."},
+    )
+    shadow: ShadowSettings = field(
+        default_factory=ShadowSettings,
+        metadata={"table": ShadowSettings, "help": "A challenger that decides beside the champion."},
+    )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
     )
@@ -136,6 +151,10 @@ class Settings:
     def bundle_directory(self) -> Path:
         """Return the directory that holds the bundle's manifest, by the settings alone (no file is read)."""
         return self.root / self.server.bundle if self.server.bundle else SHIPPED_BUNDLE
+
+    def shadow_directory(self) -> Path | None:
+        """Return the directory of the challenger's bundle, or None where there is none."""
+        return self.root / self.shadow.bundle if self.shadow.bundle else None
 
     def database_path(self) -> Path | None:
         """Return where records are kept, or None where they are not."""
@@ -327,6 +346,9 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"{at}: this name means something already")
         elif meant not in embeds and not is_auto(meant) and not meant.startswith(SCENARIO):
             problems.append(f"{at}: expected auto, auto:PRESET, scenario:NAME or the name of a candidate")
+    reference = settings.routing.reference
+    if reference is not None and embeds.get(reference) is not False:
+        problems.append(f"routing.reference = {reference!r}: expected the name of a candidate that answers")
     if all(candidate.embeddings for candidate in settings.candidates):
         problems.append("candidates: expected at least one [[candidates]] table that answers")
     for name, policy in settings.policies().items():
@@ -336,6 +358,7 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"routing.presets.{name}: {error}")
         if not tables.is_name(name):
             problems.append(f"routing.presets.{name!r}: expected {tables.NAME_EXPECTED}")
+    problems += [f"routing{problem}" for problem in settings.routing.contradictions()]
     hashes = [key.sha256 for key in settings.keys]
     problems.extend(
         f"keys.{i}.sha256: keys.{hashes.index(digest)} has the same; expected a key of its own"

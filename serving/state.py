@@ -18,16 +18,21 @@ from router.bundle import load
 from router.errors import RouterError
 from serving.bundle_folder import Fingerprint, bundle_folder, fingerprint, resolved
 from serving.candidate_settings import CandidateSettings, DeploymentSettings
+from serving.challenger import Challenger, challenger_of
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
+from serving.exploration import ExploreRate
 from serving.keys import Key, KeyRing
+from serving.policy_version import policy_version
 from serving.provider_settings import ProviderSettings
 from serving.providers.quirks import NO_QUIRKS
+from serving.reference import reference_of
 from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
-from serving.scenario_settings import SCENARIO, Scenario, ScenarioSettings
+from serving.scenario_settings import SCENARIO, Scenario
 from serving.settings import Settings, credentials, is_loopback, refused
+from serving.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,21 @@ class State:
         When it was made.
     fingerprint : tuple
         Of the bundle's folder before it was loaded.
+    policy_version : str
+        Digest of the settings that decide: :mod:`serving.policy_version`.
+    reference : str or None
+        The candidate that savings are measured against.
     scenarios : Mapping of str to Scenario
     rules : tuple of Rule
         Where ``auto`` goes, in the order of the file.
     language_of : callable (text) -> str or None
         Tells languages apart, where a rule asks for them.
+    explores : Mapping of str to ExploreRate
+        How often is explored, by scenario, "" for requests without one; who is not in it never.
+    challenger : Challenger or None
+        Who decides in the shadow; None where the settings name nobody.
+    trials : Mapping of str to Trial
+        The experiments in force, by what they act on: auto, auto:PRESET, scenario:NAME.
     """
 
     settings: Settings
@@ -67,9 +82,14 @@ class State:
     aliases: tuple[str, ...]
     loaded_unix_s: float
     fingerprint: Fingerprint
+    policy_version: str = ""
+    reference: str | None = None
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     language_of: Callable[[str], str | None] = lambda text: None
+    explores: Mapping[str, ExploreRate] = field(default_factory=dict)
+    challenger: Challenger | None = None
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
     def bundle_id(self) -> str:
@@ -104,7 +124,12 @@ class State:
 
 
 def build(
-    settings: Settings, emulator_url: str | None = None, *, host: str | None = None, is_offline: bool = False
+    settings: Settings,
+    emulator_url: str | None = None,
+    *,
+    host: str | None = None,
+    is_offline: bool = False,
+    before: State | None = None,
 ) -> State:
     """Make the state that some settings and their bundle describe.
 
@@ -117,6 +142,8 @@ def build(
         The address the process listens on already, which a reload does not change; None takes the settings'.
     is_offline : bool, default=False
         Nobody will be called: providers need neither keys nor an emulator.
+    before : State or None
+        The one that serves: its challenger stays where a worse one came.
 
     Returns
     -------
@@ -179,7 +206,18 @@ def build(
         router=router,
         keys=KeyRing(
             [
-                Key(key.name, key.sha256, key.models, key.project, key.team, key.demand(), key.priority, key.grades)
+                Key(
+                    key.name,
+                    key.sha256,
+                    key.models,
+                    key.project,
+                    key.team,
+                    key.demand(),
+                    key.priority,
+                    key.grades,
+                    key.retention,
+                    key.admin,
+                )
                 for key in settings.keys
             ],
             allow_anonymous=is_loopback(host),
@@ -191,9 +229,13 @@ def build(
         aliases=(AUTO, *(f"{AUTO}:{preset}" for preset in router.presets), *(SCENARIO + s for s in settings.scenarios)),
         loaded_unix_s=time.time(),
         fingerprint=seen,
+        policy_version=policy_version(settings, candidates.values(), deployments.values(), router.presets),
+        reference=reference_of(router, settings.routing.reference),
         scenarios={name: scenario.over(name, candidates) for name, scenario in settings.scenarios.items()},
         rules=rules,
         language_of=_detector_for(settings) if asks_for_language else lambda text: None,
+        explores={name: rate for name, rate in _rates(settings) if rate.share},
+        challenger=challenger_of(settings, candidates.values(), bundle, _challenger_of(before, settings)),
     )
 
 
@@ -208,29 +250,54 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
     for name, scenario in settings.scenarios.items():
         if scenario.preset is not None and scenario.preset not in router.presets:
             yield f"scenarios.{name}.preset = {scenario.preset!r}: {among}"
-        if scenario.candidate is None and not _has_predicted(scenario, settings, router):
+        if scenario.candidate is None and not any(map(scenario.admits, _predicted(settings, router))):
             yield (
                 f"scenarios.{name}: its pool is empty: bundle {router.bundle.manifest.id} predicts nothing for any of "
                 "its candidates; expected one that it knows, or that says whom it is like"
             )
+    reference = settings.routing.reference
+    known = _predicted(settings, router)
+    if reference is not None and reference not in known:
+        yield (
+            f"routing.reference = {reference!r}: bundle {router.bundle.manifest.id} predicts nothing for it; expected "
+            f"one of {', '.join(sorted(known))}"
+        )
     tasks = router.bundle.manifest.tasks
     for i, rule in enumerate(settings.rules):
         if rule.scenario.startswith(f"{AUTO}:") and rule.scenario not in presets:
             yield f"rules.{i}.scenario = {rule.scenario!r}: {among}"
         for glob in rule.tasks or ():
             if not any(task == glob or fnmatchcase(task, glob) for task in tasks):
-                known = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
-                yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {known}"
+                knows = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
+                yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {knows}"
 
 
-def _has_predicted(scenario: ScenarioSettings, settings: Settings, router: Router) -> bool:
-    """Say whether the bundle predicts for somebody of a scenario's pool."""
-    known = {column.name for column in router.bundle.manifest.candidates}
-    return any(
-        (one.like is not None or one.name in known) and scenario.admits(one.name)
-        for one in settings.candidates
-        if not one.embeddings
+def challenged(state: State) -> State:
+    """Return the state with the challenger that is there now; all else is the same."""
+    found = challenger_of(
+        state.settings, state.candidates.values(), state.router.bundle, _challenger_of(state, state.settings)
     )
+    return replace(state, challenger=found)
+
+
+def _challenger_of(before: State | None, settings: Settings) -> Challenger | None:
+    """Return the former challenger, where it came from the same directory."""
+    if before is None or before.settings.shadow_directory() != settings.shadow_directory():
+        return None
+    return before.challenger
+
+
+def _rates(settings: Settings) -> Iterator[tuple[str, ExploreRate]]:
+    routing = settings.routing
+    yield "", ExploreRate(routing.explore_share, routing.explore_max_usd_per_day)
+    for name, scenario in settings.scenarios.items():
+        yield name, ExploreRate(scenario.explore_share, scenario.explore_max_usd_per_day)
+
+
+def _predicted(settings: Settings, router: Router) -> set[str]:
+    """Return the candidates that the bundle predicts for."""
+    known = {column.name for column in router.bundle.manifest.candidates}
+    return {one.name for one in settings.candidates if not one.embeddings and (one.like or one.name in known)}
 
 
 def _detector_for(settings: Settings) -> Callable[[str], str | None]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.records import NullRecordStore, RecordStore
+from serving.storage.experiments import ExperimentStore, NullExperimentStore, SqliteExperimentStore
 from serving.storage.expiry import forget
 from serving.storage.record_store import SqliteRecordStore
 from serving.storage.votes import SqliteFeedbackStore
@@ -27,10 +28,13 @@ class Storage(Protocol):
         Of requests, and what is retained of their prompts.
     feedback : FeedbackStore
         What was said of their answers.
+    experiments : ExperimentStore
+        What settings are compared, and which were promoted.
     """
 
     records: RecordStore
     feedback: FeedbackStore
+    experiments: ExperimentStore
 
     def open(self) -> None:
         """Start keeping; what the disk thinks of it shows in the status of the stores."""
@@ -64,6 +68,7 @@ class NullStorage:
     def __init__(self, records: RecordStore | None = None, feedback: FeedbackStore | None = None) -> None:
         self.records: RecordStore = records if records is not None else NullRecordStore()
         self.feedback: FeedbackStore = feedback if feedback is not None else NullFeedbackStore()
+        self.experiments: ExperimentStore = NullExperimentStore()
 
     def open(self) -> None:
         """Open the records."""
@@ -91,6 +96,7 @@ class SqliteStorage:
         self.writer = SqliteWriter(path)
         self.records: RecordStore = SqliteRecordStore(self.writer)
         self.feedback: FeedbackStore = SqliteFeedbackStore(self.writer)
+        self.experiments: ExperimentStore = SqliteExperimentStore(self.writer)
         # What an earlier process deleted may be in its log still.
         self._has_remains = True
 
@@ -106,6 +112,8 @@ class SqliteStorage:
         """Delete old rows, and what is left of them in the write-ahead log; see :meth:`Storage.expire`."""
         n_retained = await forget(self.writer, "retained", max(records_before_unix_s, retained_before_unix_s))
         n_rows = n_retained + await forget(self.writer, "request", records_before_unix_s)
+        # What was said of an answer came after the request, so it goes when its record is gone.
+        n_rows += await forget(self.writer, "feedback", records_before_unix_s)
         if n_rows or self._has_remains:
             # A reader in the middle of something keeps the log; then the next round tries again.
             self._has_remains = not await self.writer.checkpoint()

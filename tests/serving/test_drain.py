@@ -190,7 +190,8 @@ async def test_who_does_not_even_read_is_left_behind_in_time(configure) -> None:
     settings = configure(settings="shutdown_timeout_s = 0.2")
     kept: list[RequestRecord] = []
     records = NullRecordStore()
-    records.add = kept.append  # type: ignore[method-assign]
+    records.is_on = True
+    records.add = lambda record, retained=None: kept.append(record)  # type: ignore[method-assign]
     app = create_app(settings, records=records, emulator=EmulatorServer(speed=0))
     app.emulator.app.scripts.put("*", [{"text": "word " * 60_000}])
     body = json.dumps({**asked("chat"), "emulate": None, "max_tokens": None}).encode()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from router import Prompt
 from router.bundle import Bundle
 from router.domain import Shape
-from router.routing import Foresight
+from router.foresight import Foresight
 from serving.errors import SettingsError
 from serving.keys import Principal
 from serving.modalities import modalities_of
