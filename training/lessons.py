@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,11 @@ def gather(
     if log is not None and votes is not None and not votes.frame.empty:
         wanted = champion.manifest.encoder_id if kept is not None else None
         known = {*champion.manifest.names, *(labelled.candidates if labelled is not None else ())}
-        logged = _logged(votes, log.retained(), wanted, known, settings.retrain.min_votes, counts)
+        frame = votes.frame
+        if globs := settings.training.candidates:
+            is_asked = frame["candidate"].map(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+            frame = frame[is_asked.to_numpy(dtype=bool)]
+        logged = _logged(frame, log.retained(), wanted, known, settings.retrain.min_votes, counts)
     if logged is None and labelled is None:
         raise NotEnoughData(
             "there is nothing to learn from: no labelled table, and no vote on a request whose prompt was retained "
@@ -142,7 +147,7 @@ def gather(
 
 
 def _logged(
-    votes: Votes,
+    votes: pd.DataFrame,
     retained: pd.DataFrame,
     encoder_id: str | None,
     known: set[str],
@@ -150,9 +155,7 @@ def _logged(
     counts: dict[str, int],
 ) -> _Logged | None:
     """Keep the votes whose prompt, or its features by this encoder, is known; join those of the same prompt."""
-    frame = votes.frame.merge(
-        retained[["request_id", "prompt", "features", "encoder", "task"]], on="request_id", how="left"
-    )
+    frame = votes.merge(retained[["request_id", "prompt", "features", "encoder", "task"]], on="request_id", how="left")
     has_text = frame["prompt"].notna() & (frame["prompt"].fillna("").str.strip() != "")
     has_features = frame["features"].notna() & ~has_text
     usable = has_features & (frame["encoder"] == encoder_id) if encoder_id is not None else has_features & False
