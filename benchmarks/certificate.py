@@ -63,7 +63,8 @@ def population(data: Path, seed: int, candidates: tuple[str, ...]):
     from routing_data import implied_prices, split
     from training.certify import independent
     from training.fitting import fit
-    from training.pipeline import export, load, pool_of, rows_of
+    from training.judgement import pool_of
+    from training.pipeline import export, load, rows_of
     from training.settings import Settings
 
     settings = Settings(seed=seed, candidates=candidates)

@@ -14,6 +14,9 @@ from typing import NamedTuple
 from router.domain import Floats, Policy
 from router.policy import dominated_one
 
+#: How a promise begins that is none here.
+NOT_CERTIFIED = "not certified"
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -138,7 +141,7 @@ class Decision:
         One sentence for a person.
     binding : str
         The constraint that decided: 'threshold', 'none_clears_threshold', 'willingness_to_pay_usd', 'floor',
-        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible', 'conversation'.
+        'none_clears_floor', 'latency', 'fall_below_usd', 'no_anchor', 'only_eligible', 'conversation', 'explored'.
     propensity : float
         Probability, in (0, 1], with which this policy chooses this candidate here.
     bundle : str
@@ -165,6 +168,10 @@ class Decision:
         unknown.
     encoded : Encoded or None
         The prompt's features, for those who may keep them; None where the bundle could say nothing.
+    is_explored : bool
+        Chance chose the candidate, not the policy.
+    explorable : tuple of str
+        Among whom chance could choose, the policy's own choice first; empty where it could not.
     """
 
     candidate: str
@@ -185,6 +192,13 @@ class Decision:
     incumbent: str | None = None
     switch_cost_usd: float | None = None
     encoded: Encoded | None = field(default=None, repr=False, compare=False)
+    is_explored: bool = False
+    explorable: tuple[str, ...] = ()
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether something is certified of the policy, and holds here."""
+        return self.promise is not None and not self.promise.startswith(NOT_CERTIFIED)
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
@@ -225,6 +239,8 @@ class Decision:
             self.promise,
             self.incumbent,
             self.switch_cost_usd,
+            self.is_explored,
+            self.explorable,
             self.forecasts,
             self.counterfactuals,
         )
@@ -247,5 +263,7 @@ class Explanation:
     promise: str | None
     incumbent: str | None
     switch_cost_usd: float | None
+    is_explored: bool
+    explorable: tuple[str, ...]
     forecasts: tuple[Forecast, ...]
     counterfactuals: tuple[Counterfactual, ...]

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from router.bundle import Bundle, load
-from router.decision import Decision, Encoded, Outlook, known
+from router.decision import NOT_CERTIFIED, Decision, Encoded, Outlook, known
 from router.domain import NO_CONSTRAINTS, Candidate, Constraints, Floats, Policy, Predictions, Prompt, Speed
 from router.errors import InvalidPolicy, NoEligibleCandidate, UnknownCandidate
 from router.foresight import Foresight
 from router.history import History, effective_costs_usd, prefill_s, prefixes, switch_cost_usd
 from router.latency import expected_latencies_s, with_mean
-from router.policy import DEFAULT_PRESETS, FALL_BELOW, KINDS, check, eligible, order
+from router.policy import DEFAULT_PRESETS, KINDS, check, eligible, order
 from router.predictors import INPUT, NOVELTY_OUTPUT, QUALITY_OUTPUTS, TASK_OUTPUT, TOKENS_OUTPUTS
 from router.pricing import expected_costs_usd
+from router.reasons import continued, explained
 
 #: Input tokens per character where neither the candidate nor the one it is like is in the bundle.
 DEFAULT_TOKENS_PER_CHARACTER = 0.25
@@ -227,9 +228,9 @@ class Router:
         first = ranked[0]
         ranking = tuple(self._names[i] for i in ranked if allowed[i])
         novelty = float(given[NOVELTY_OUTPUT][0, 0]) if NOVELTY_OUTPUT in given else None
-        binding, reason = _explain(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
+        binding, reason = explained(rule, outlook.quality[first], len(ranking), anchor is not None and allowed[anchor])
         if history is not None:
-            binding, reason = _continuing(history, self._names, first, alone, binding, reason)
+            binding, reason = continued(history, self._names, first, alone, binding, reason)
         if novelty is not None and novelty > 1:
             reason += "; the prompt is unlike those of training, so averages stand in for predictions"
         return Decision(
@@ -290,7 +291,7 @@ class Router:
             void = "some candidates may not answer this request"
         if void is None and not is_policys_own:
             void = "the conversation decided, not the policy alone"
-        return sentence if void is None else f"not certified here: {void}"
+        return sentence if void is None else f"{NOT_CERTIFIED} here: {void}"
 
     def _task(self, given: Mapping[str, Floats]) -> tuple[str | None, float | None]:
         """Return the most probable kind of task, where the bundle tells any apart."""
@@ -347,41 +348,3 @@ def _bound_latency(excluded: list[str | None], latency_s: Sequence[float], most_
     for i, seconds in enumerate(latency_s):
         if excluded[i] is None and (seconds > most_s or (has_known and seconds != seconds)):
             excluded[i] = "max_latency_s"
-
-
-def _continuing(
-    history: History, names: Sequence[str], first: int, alone: int, binding: str, reason: str
-) -> tuple[str, str]:
-    """Return binding constraint and sentence, changed where the conversation decided."""
-    if names[first] == history.incumbent and history.is_pending:
-        return "conversation", "the conversation is in the middle of a turn of this candidate's, which goes on with it"
-    if first == alone:
-        return binding, reason
-    if names[first] == history.incumbent:
-        return (
-            "conversation",
-            f"{reason}, once reading the conversation anew is paid for: alone it would be {names[alone]}",
-        )
-    return binding, f"{reason}, with what is cached of the conversation; alone it would be {names[alone]}"
-
-
-def _explain(policy: Policy, quality: float, n_eligible: int, has_anchor: bool) -> tuple[str, str]:
-    """Return the binding constraint and a sentence for a person."""
-    if n_eligible == 1:
-        return "only_eligible", "the only eligible candidate"
-    if policy.anchor is not None and not has_anchor and (policy.kind == FALL_BELOW or policy.margin is not None):
-        return "no_anchor", f"{policy.anchor} may not answer here, so nothing is measured from it; the best predicted"
-    if policy.kind == FALL_BELOW:
-        return policy.kind, f"least expected cost + {policy.value:g} USD · chance of an answer below {policy.anchor}'s"
-    if policy.kind == "willingness_to_pay_usd":
-        guard = "" if policy.margin is None else f", at least {policy.margin:+g} predicted over {policy.anchor}"
-        return policy.kind, f"largest predicted quality · {policy.value:g} USD − expected cost{guard}"
-    if policy.kind == "quality_per_usd":
-        if quality < policy.value:
-            return "none_clears_floor", f"no candidate is predicted to reach {policy.value:g}; the best predicted"
-        return "floor", f"most predicted quality per USD among those predicted to reach {policy.value:g}"
-    if quality < policy.value:
-        return "none_clears_threshold", f"no candidate is predicted to reach {policy.value:g}; the best predicted"
-    if policy.kind == "latency":
-        return "latency", f"fastest candidate predicted to reach {policy.value:g}"
-    return "threshold", f"cheapest candidate predicted to reach {policy.value:g}"

@@ -23,7 +23,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite, log
+from math import exp, inf, isfinite, log
 from statistics import NormalDist
 
 import numpy as np
@@ -103,6 +103,10 @@ class Interval:
 def interval(arm: ArmTotals, alpha: float, *, tuned_for_requests: float = TUNED_FOR_REQUESTS) -> Interval:
     """Bound the mean of one arm at every look.
 
+    A sample that has missed what is rare and dear underestimates mean and spread together. So the upper bound is the
+    mean whose own standard error, growing in proportion to it, still reaches down to the estimate: above by
+    w / (1 − w / mean), where it is w below. Differences need no such care, as both arms err alike.
+
     Parameters
     ----------
     arm : ArmTotals
@@ -121,7 +125,10 @@ def interval(arm: ArmTotals, alpha: float, *, tuned_for_requests: float = TUNED_
         ``alpha`` or ``tuned_for_requests`` cannot be.
     """
     width = half_width(arm.variance, arm.n_requests, alpha, tuned_for_requests)
-    return _interval(arm.mean, width, is_sampled(arm) & (arm.spread_values >= LEAST_SPREAD))
+    is_said = is_sampled(arm) & (arm.spread_values >= LEAST_SPREAD) & (width < arm.mean)
+    found = _interval(arm.mean, width, is_said)
+    above = quotient(arm.mean, 1 - quotient(width, arm.mean))
+    return Interval(found.value, found.low, np.where(found.is_said, above, inf)[()])
 
 
 def difference(
@@ -251,8 +258,9 @@ def units_needed(
 ) -> int | None:
     """Plan: units in both arms together until :func:`difference` shows an effect with some probability.
 
-    It asks for the effect over the boundary at the last look and ignores that an earlier one may have crossed it, so
-    it is a little high; units are taken to be like the pilot's, in both arms.
+    The probability that a Brownian motion with drift crosses the boundary by then, that is, the line which touches the
+    boundary there: the boundary bends down from it, so the plan is a little high. Units are taken to be like the
+    pilot's, in both arms.
 
     Parameters
     ----------
@@ -285,11 +293,11 @@ def units_needed(
         raise InvalidInference(f"pilot must have at least 2 units that differ, got {float(pilot.n_units):g} units")
     per_unit = variance * float(pilot.n_units) / (share * (1 - share))
     requests = float(pilot.n_requests / pilot.n_units)
-    spare = NormalDist().inv_cdf(power)
+    clock = float(_clock(requests, alpha, tuned_for_requests))
+    drift = abs(effect) / (per_unit * clock) ** 0.5
 
     def shows(units: int) -> bool:
-        bound = float(half_width(per_unit / units, units * requests, alpha, tuned_for_requests))
-        return bool(abs(effect) >= bound + spare * (per_unit / units) ** 0.5)
+        return _crossed_by(units * clock, drift, alpha) >= power
 
     low, high = 0, int(LEAST_UNITS / min(share, 1 - share)) + 1
     if shows(high):
@@ -315,6 +323,20 @@ def _clock(n_requests: Number, alpha: float, tuned_for_requests: float) -> Numbe
         raise InvalidInference(f"tuned_for_requests must be a number above 0, got {tuned_for_requests}")
     twice = -2 * log(0.05)
     return n_requests * ((twice + log(twice + 1)) / tuned_for_requests)
+
+
+def _crossed_by(x: float, drift: float, alpha: float) -> float:
+    """Return how probably a Brownian motion with drift crosses, by x, the line that touches the boundary at x.
+
+    Of the line a + c·x: Φ((d x − a) / √x) + exp(2 a d) Φ((−d x − a) / √x), d = drift − c (Siegmund 1985, eq. 3.15).
+    """
+    level = log(1 + x) - 2 * log(alpha)
+    bound = ((1 + x) * level) ** 0.5
+    slope = (level + 1) / (2 * bound)
+    start, own = bound - slope * x, drift - slope
+    phi = NormalDist().cdf
+    late = phi((-own * x - start) / x**0.5)
+    return phi((own * x - start) / x**0.5) + (exp(min(2 * start * own, 700.0)) * late if late > 0 else 0.0)
 
 
 def _variance_of_difference(arm: ArmTotals, control: ArmTotals) -> Number:

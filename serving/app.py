@@ -23,7 +23,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.api_page import PAGE_HEADERS, describe, page
 from serving.client_api import CLIENT_APIS, MESSAGES_PATH
 from serving.control_api import control_api
@@ -33,7 +33,10 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.experiment_api import experiment_api
+from serving.experiments import Experiments
 from serving.expiry import Expiry
+from serving.exploring import restore
 from serving.feedback import FeedbackStore
 from serving.feedback_api import feedback_api
 from serving.gateway import Gateway
@@ -46,6 +49,7 @@ from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
 from serving.storage.storage import NullStorage, SqliteStorage, Storage
+from serving.turns import quick_turns
 
 
 class Application:
@@ -74,6 +78,7 @@ class Application:
         self.storage = storage
         states = ReasoningStates(state_secret(settings))
         self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
+        self.experiments = Experiments(self.gateway, storage.experiments)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -118,15 +123,17 @@ class Application:
             stack.push_async_callback(gateway.upstream.close)
             self.storage.open()
             stack.callback(self.storage.close)
+            stack.callback(gateway.shadow.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
-            beside = [self.reloader.run(), Expiry(self.storage, self._log_settings).run()]
+            beside = [self.reloader.run(), self.experiments.run(), Expiry(self.storage, self._log_settings).run()]
             stack.push_async_callback(_stop, *map(asyncio.create_task, beside))
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
                 stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             await self._warm_up()
+            await asyncio.to_thread(heap.trim)
             self.start_s = time.perf_counter() - began_at
             logs.event("ready", self._facts())
             yield
@@ -156,7 +163,12 @@ class Application:
             await self.emulator.start()
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
-        return await asyncio.to_thread(build, settings, self.emulator.base_url or None, host=host)
+        made = partial(build, settings, self.emulator.base_url or None, host=host, before=self.gateway.state)
+        with quick_turns():
+            state = await asyncio.to_thread(made)
+        if state.explores:
+            await restore(self.gateway.exploration, self.gateway.records, time.time())
+        return await self.experiments.prepared(state)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -233,6 +245,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(experiment_api(application.gateway, application.experiments))
     api.include_router(feedback_api(application.gateway))
     describe(api)
 

@@ -8,6 +8,7 @@ Entry point: :func:`control_api`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from serving.course import judged, models_for
 from serving.deciding import decide, turn_in
 from serving.errors import NotFound
 from serving.explanation import RuledExplanation, told
+from serving.exploring import explore
 from serving.gateway import Gateway
 from serving.keys import Principal
 from serving.messages_models import MessagesModel, MessagesModels, messages_model, messages_models
@@ -31,6 +33,8 @@ from serving.pool import DeploymentStatus
 from serving.question import read_question
 from serving.records import RecordStatus
 from serving.scenario_settings import SCENARIO
+from serving.shadow import shadowed
+from serving.shadow_tally import ShadowStatus
 from serving.state import State
 
 _ROUTE_BODY = {
@@ -130,10 +134,22 @@ class PoolCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolExploration:
+    """How often is explored, and what that has cost today (UTC) beyond the policy's own choices, in this process."""
+
+    share: float
+    max_usd_per_day: float
+    spent_usd: float
+    reserved_usd: float
+    n_explored: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """The whole pool as it is now; ``records`` says whether the records of requests are still being kept.
 
-    ``admission`` says how much is in hand and how much was turned away.
+    ``admission`` says how much is in hand and how much was turned away; ``exploration`` is by scenario, "" of requests
+    without one; ``shadow`` is null where no challenger is configured.
     """
 
     bundle: str
@@ -142,6 +158,8 @@ class PoolView:
     presets: Mapping[str, Policy]
     records: RecordStatus
     admission: AdmissionStatus
+    exploration: Mapping[str, PoolExploration]
+    shadow: ShadowStatus | None
     candidates: list[PoolCandidate]
 
 
@@ -187,7 +205,9 @@ def control_api(gateway: Gateway) -> APIRouter:
         state = gateway.ready()
         turn = turn_in(gateway.conversations, state, caller, asked, headers, raw)
         decided = decide(state, gateway.pool, caller, asked, api, turn=turn)
-        return told(decided, judged(state, caller, asked, api), caller.may_use)
+        decided = explore(decided, state, gateway.pool, gateway.exploration, asked.prompt, turn, time.time())
+        beside = await asyncio.to_thread(shadowed, state, decided, asked.prompt, gateway.pool.speeds())
+        return told(decided, judged(state, caller, asked, api), caller.may_use, beside)
 
     @api.get("/v1/models", tags=["inference"], dependencies=asks_key, response_model=None)
     async def models(
@@ -241,6 +261,8 @@ def control_api(gateway: Gateway) -> APIRouter:
             presets=state.router.presets,
             records=gateway.records.status(),
             admission=gateway.admission.status(),
+            exploration=_exploration(gateway, state),
+            shadow=gateway.shadow.status(state),
             candidates=[
                 _pool_candidate(state, candidate, status)
                 for candidate in state.everyone.values()
@@ -266,6 +288,9 @@ def control_api(gateway: Gateway) -> APIRouter:
                     retries=gateway.pool.retries,
                     records=gateway.records.status(),
                     admission=gateway.admission.status(),
+                    feedback=gateway.feedback.status(),
+                    exploration=_exploration(gateway, state),
+                    shadow=gateway.shadow.status(state),
                     bundle=state.bundle_id,
                     loaded_unix_s=state.loaded_unix_s,
                     started_unix_s=started_unix_s,
@@ -275,6 +300,17 @@ def control_api(gateway: Gateway) -> APIRouter:
         )
 
     return api
+
+
+def _exploration(gateway: Gateway, state: State) -> dict[str, PoolExploration]:
+    now = time.time()
+    return {
+        name: PoolExploration(
+            rate.share, rate.max_usd_per_day, account.spent_usd, account.reserved_usd, account.n_explored
+        )
+        for name, rate in state.explores.items()
+        for account in [gateway.exploration.status(name, now)]
+    }
 
 
 def _model(state: State, name: str) -> Model:

@@ -101,10 +101,13 @@ class Turn:
         Somebody is in the middle of something, and this request goes on with it.
     is_marked : bool
         The caller says what shall be cached.
+    told : bytes
+        What tells its conversation from others, the same in every process; it may hold anybody's words.
     """
 
     is_pending: bool
     is_marked: bool
+    told: bytes = field(repr=False)
     _digest: bytes = field(repr=False)
     _n_messages: int
     _known: _Kept | None
@@ -218,11 +221,11 @@ class Conversations:
         Turn or None
             None where nothing tells this conversation from others.
         """
-        items = _items(body)
+        items = items_in(body)
         if not keep_for_s or not items:
             return None
         named: list[object] = [value for name, value in headers if name in ID_HEADERS]
-        named += _named(body)
+        named += named_in(body)
         opening = opening_of(items)
         if not opening and not named:
             return None
@@ -234,7 +237,7 @@ class Conversations:
         if known is not None and (n_messages < known.n_messages or not _has_answer(items)):
             known = None  # it was cut short, or opens once more: what was cached is of another one
         is_pending = known is not None and pending(items)
-        return Turn(is_pending, _MARK in raw, name, n_messages, known, self, keep_for_s)
+        return Turn(is_pending, _MARK in raw, told, name, n_messages, known, self, keep_for_s)
 
     def get(self, digest: bytes) -> _Kept | None:
         """Return what is kept under a digest, unless it is to be forgotten."""
@@ -355,7 +358,7 @@ def _before_humans(items: Sequence[object]) -> Iterator[object]:
         yield item.get("content")
 
 
-def _items(body: Mapping[str, object]) -> Sequence[object]:
+def items_in(body: Mapping[str, object]) -> Sequence[object]:
     """Return what was said so far: messages, or the items of Responses; nothing of the APIs without conversations."""
     said = body.get("messages") or body.get("input")
     if isinstance(said, str):
@@ -363,7 +366,7 @@ def _items(body: Mapping[str, object]) -> Sequence[object]:
     return said if isinstance(said, list) else ()
 
 
-def _named(body: Mapping[str, object]) -> list[object]:
+def named_in(body: Mapping[str, object]) -> list[object]:
     """Return the ids that stand in a body."""
     metadata, conversation = body.get("metadata"), body.get("conversation")
     found = [body.get(name) for name in _ID_FIELDS]

@@ -20,6 +20,7 @@ from serving.dialects.chat.answer import usage_of
 from serving.dialects.losses import Loss
 from serving.errand import object_of
 from serving.errors import InvalidRequest, UpstreamBroken
+from serving.inspection import Inspection
 
 #: Of tokens that came as numbers, for what their cost is estimated by.
 CHARACTERS_PER_TOKEN = 4
@@ -64,6 +65,7 @@ class EmbeddingRelay:
         self.url = line.embeddings_url
         self.is_translated = line.dialect != "chat"
         self.losses: tuple[Loss, ...] = ()
+        self.inspection: Inspection | None = None
         self._asked = asked
         self._model = deployment.model
         if self.is_translated:

@@ -16,6 +16,7 @@ from router.pricing import Usage
 from serving.deployment import Deployment, Line
 from serving.dialects.losses import Loss
 from serving.errors import GatewayError, UpstreamBroken
+from serving.inspection import Inspection
 
 
 class Conveyor(Protocol):
@@ -56,12 +57,13 @@ class Conveyor(Protocol):
 
 
 class Relay(Protocol):
-    """One request's way to one deployment, and its answer's way back."""
+    """One request's way to one deployment, and its answer's way back; ``inspection`` looks at the answer's form."""
 
     line: Line
     url: str
     is_translated: bool
     losses: tuple[Loss, ...]
+    inspection: Inspection | None
 
     def body(self) -> bytes:
         """Return the body to send."""

@@ -18,8 +18,10 @@ from serving.attempt import OVERTAKEN, Attempt
 from serving.deciding import Decided
 from serving.errors import GatewayError, UpstreamError
 from serving.explanation import headers_of
+from serving.feedback import ABANDONED
 from serving.recording import Recording, logged, lost
 from serving.records import RecordStore
+from serving.regenerations import Saying
 from serving.state import State
 
 Header = tuple[bytes, bytes]
@@ -30,13 +32,23 @@ MAX_LOST_BYTES = 2_048
 
 
 class Exchange(Recording):
-    """One request and what becomes of it, told as it happens; the attributes are those of :class:`Recording`."""
+    """One request and what becomes of it, told as it happens; the attributes are those of :class:`Recording`, and two.
 
-    __slots__ = ("_is_settled", "_said")
+    Attributes
+    ----------
+    saying : Saying or None
+        What is asked, as far as needed to notice that it is asked again.
+    is_abandoned : bool
+        Its caller left after some of the answer had come.
+    """
+
+    __slots__ = ("_is_settled", "_said", "is_abandoned", "saying")
 
     def __init__(self) -> None:
         super().__init__()
         self._said: tuple[Header, ...] = ()
+        self.saying: Saying | None = None
+        self.is_abandoned = False
         self._is_settled = False
 
     def decided(self, state: State, decided: Decided, prompt: Prompt | None = None) -> None:
@@ -129,9 +141,15 @@ class Exchange(Recording):
             self.cost_usd = charge_usd(self.usage, price)
             if self.turn is not None and outcome == "ok":
                 self.turn.answered(attempt.deployment.candidate, self.usage, price)
+            if self.saying is not None and outcome == "ok":
+                self.saying.answered(self.id, attempt.deployment.name)
+        if self.reservation is not None:
+            was_asked = attempt is not None and attempt.call is not None
+            self.reservation.settle(self.cost_usd if was_asked else 0.0)
         if attempt is not None and attempt.call is not None:
             attempt.call.finish(outcome, self.usage.output_tokens, self.cost_usd, usage=self.usage)
         self.outcome = outcome
+        self.signals = self._signals(outcome)
         record = self.record(outcome, status, is_kept=records.is_on)
         if records.is_on:
             records.add(record, self.retained())
@@ -144,6 +162,18 @@ class Exchange(Recording):
     def fail(self, records: RecordStore, error: GatewayError) -> None:
         """Settle a request that ended in an error before anything was sent."""
         self.settle(records, error.outcome, error.status)
+
+    def _signals(self, outcome: str) -> tuple[str, ...]:
+        """Return, and count, the signs against the answer."""
+        attempt = self.attempt
+        signals: tuple[str, ...] = ()
+        if self.is_abandoned:
+            signals = (ABANDONED,)
+        elif outcome == "ok" and attempt is not None and attempt.relay.inspection is not None:
+            signals = attempt.relay.inspection.found()
+        if signals and attempt is not None and attempt.call is not None:
+            attempt.call.signal(signals)
+        return signals
 
     def _foreseen_tokens(self) -> tuple[int | None, int | None]:
         """Return input and output tokens as the decision foresaw them for who was called; None where it did not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from serving.exploration import Exploration
     from serving.keys import Principal
     from serving.rules import Verdict
     from serving.state import State
@@ -74,10 +76,14 @@ def explain(
     from serving.deciding import decide
     from serving.errors import GatewayError
     from serving.explanation import told
+    from serving.exploration_budget import ExplorationBudget
+    from serving.exploring import explore
     from serving.pool import Pool
     from serving.question import read_question
     from serving.settings import load
+    from serving.shadow import shadowed
     from serving.state import build
+    from serving.trial_setup import with_experiments
 
     at_unix_s = None if at is None else _moment(at)
     body = _body_of(body_file) if body_file is not None else _asked(_text(prompt or ""), api, image)
@@ -90,21 +96,26 @@ def explain(
     if n_tools is not None:
         body["tools"] = [_tool(i, api) for i in range(n_tools)]
     try:
-        state = build(load(config), is_offline=True)
+        state = with_experiments(build(load(config), is_offline=True))
         caller = _caller(state, key, project)
         asked, api = read_question(body)
-        decided = decide(state, Pool(state.candidate_of()), caller, asked, api, at_unix_s)
+        pool, asked_unix_s = Pool(state.candidate_of()), time.time() if at_unix_s is None else at_unix_s
+        decided = decide(state, pool, caller, asked, api, at_unix_s)
+        decided = explore(decided, state, pool, ExplorationBudget(), asked.prompt, None, asked_unix_s)
         rules = judged(state, caller, asked, api, at_unix_s)
+        beside = shadowed(state, decided, asked.prompt, pool.speeds())
     except (GatewayError, RouterError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        said = told(decided, rules, caller.may_use)
+        said = told(decided, rules, caller.may_use, beside)
         click.echo(json.dumps(dataclasses.asdict(said), ensure_ascii=False, indent=2))
         return
     if rules:
         _show_rules(rules, decided.rule)
     course = [f"scenario {decided.scenario}"] if decided.scenario else []
     course += [f"by rule {decided.rule}"] if decided.rule else []
+    if decided.entry is not None:
+        course.append(f"experiment {decided.entry.experiment}: arm {decided.entry.arm} (share {decided.entry.share:g})")
     course += [f"demanded: {decided.demand.said()}"] if decided.demand.said() else []
     course += [f"priority {decided.priority}"] if decided.priority != "normal" else []
     if course:
@@ -112,6 +123,19 @@ def explain(
     show(decided.decision)
     if decided.order[1:]:
         click.echo(f"after it: {', '.join(decided.order[1:])}")
+    if decided.exploration is not None:
+        click.echo(_said(decided.exploration))
+    if beside is not None:
+        click.echo(f"in the shadow {beside.bundle} would choose {beside.candidate}")
+
+
+def _said(exploration: Exploration) -> str:
+    """Say whom chance could choose, and how probably."""
+    rate = f"explored in {exploration.share:.3g} of requests"
+    if exploration.why_not is not None:
+        return f"{rate}, but not here: {exploration.why_not}"
+    among = ", ".join(f"{name} {exploration.propensity(name):.4g}" for name in exploration.candidates)
+    return f"{rate}: {among}; {exploration.left_usd:.2f} USD left for it today"
 
 
 def _show_rules(rules: tuple[Verdict, ...], chosen: str | None) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, fields, replace
 from router import Explanation
 from serving.deciding import Decided
 from serving.demand import NO_DEMAND
+from serving.exploration import Exploration
 from serving.rules import Verdict
+from serving.shadow import Shadowed
 
 #: Of the explanation in a header; what does not fit is left out: the ranking from its end, the reason, names.
 MAX_HEADER_BYTES = 2_048
@@ -24,7 +26,9 @@ class RuledExplanation(Explanation):
     """An explanation, and how the request came to its policy.
 
     ``rules`` says of every rule whether it matches and what stands against it; ``demand`` is what deployments had to
-    meet, as the header ``x-turnout-data-policy`` says it.
+    meet, as the header ``x-turnout-data-policy`` says it. ``exploration`` is null where nothing is explored; else whom
+    chance could choose, or why nobody. ``shadow`` is what the challenger would decide; null where there is none.
+    ``arm_share`` is how probably the request came to its arm of the experiment.
     """
 
     scenario: str | None = None
@@ -32,9 +36,16 @@ class RuledExplanation(Explanation):
     priority: str = "normal"
     demand: str = ""
     rules: tuple[Verdict, ...] = ()
+    exploration: Exploration | None = None
+    shadow: Shadowed | None = None
+    experiment: str | None = None
+    arm: str | None = None
+    arm_share: float | None = None
 
 
-def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str], bool]) -> RuledExplanation:
+def told(
+    decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str], bool], beside: Shadowed | None = None
+) -> RuledExplanation:
     """Explain a decision at length.
 
     Parameters
@@ -43,8 +54,10 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
     rules : tuple of Verdict
     may_know : callable (candidate) -> bool
         Whether the caller may know of a candidate; what it may not use does not exist for it.
+    beside : Shadowed or None
+        What a challenger would decide.
     """
-    said = decided.decision.explain()
+    said, entry = decided.decision.explain(), decided.entry
     known = replace(said, forecasts=tuple(f for f in said.forecasts if may_know(f.candidate)))
     return RuledExplanation(
         **{field.name: getattr(known, field.name) for field in fields(Explanation)},
@@ -53,14 +66,28 @@ def told(decided: Decided, rules: tuple[Verdict, ...], may_know: Callable[[str],
         priority=decided.priority,
         demand=decided.demand.said(),
         rules=rules,
+        exploration=decided.exploration,
+        shadow=beside,
+        experiment=entry.experiment if entry else None,
+        arm=entry.arm if entry else None,
+        arm_share=entry.share if entry else None,
     )
 
 
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
-    if decided.scenario is decided.rule is None and decided.demand is NO_DEMAND and not decided.is_explained:
+    decision, entry = decided.decision, decided.entry
+    has_course = decided.scenario is not None or decided.rule is not None or entry is not None
+    has_demand = decided.demand is not NO_DEMAND
+    if not (has_course or has_demand or decided.is_explained or decision.propensity != 1.0):
         return ()
     headers = []
+    if entry is not None:
+        headers.append((b"x-turnout-experiment", f"{entry.experiment}/{entry.arm}".encode()))
+    if decision.propensity != 1.0:
+        headers.append((b"x-turnout-propensity", b"%.6g" % decision.propensity))
+    if decision.is_explored:
+        headers.append((b"x-turnout-explored", b"true"))
     if decided.scenario is not None:
         headers.append((b"x-turnout-scenario", decided.scenario.encode("latin-1", "replace")))
     if decided.rule is not None:

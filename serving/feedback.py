@@ -114,10 +114,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackStatus:
-    """Counts since the start: votes by what became of them, signs about earlier answers by kind."""
+    """Votes since the start, by what became of them."""
 
     n_votes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
-    n_signals: Mapping[str, int] = field(default_factory=dict)
 
 
 class FeedbackStore(Protocol):

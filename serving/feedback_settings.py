@@ -16,3 +16,12 @@ class FeedbackSettings:
         default=30.0,
         metadata=about(tables.number(0, is_open=True), "For how long after a request feedback on it is taken.", "days"),
     )
+    regenerated_within_s: float = field(
+        default=300.0,
+        metadata=about(
+            tables.number(0),
+            "Within which time after an answer the same conversation of the same key, sent again, is kept as a sign "
+            "against that answer; 0 is never.",
+            "s",
+        ),
+    )

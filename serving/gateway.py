@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from serving.admission import Admission
-from serving.asked import Asked
 from serving.attempt import Attempt
 from serving.beginning import Begun, begin
 from serving.client_api import ClientApi
@@ -25,19 +24,24 @@ from serving.drain import Drain
 from serving.errand import Errand
 from serving.errors import GatewayError, InvalidRequest, NotReady, UpstreamError, UpstreamOverloaded
 from serving.exchange import Exchange, Header
+from serving.exploration_budget import ExplorationBudget
+from serving.exploring import explore, reserved
 from serving.failover import BATCH_PATIENCE_S, PATIENCE_S, Failover
 from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.fields import document, request_of
 from serving.health import RetryBudget
 from serving.hedging import race
 from serving.idempotency import IdempotencyStore
+from serving.job import Job
 from serving.pool import Pool
 from serving.providers.upstream import Upstream
 from serving.reasoning_states import ReasoningStates
 from serving.records import RecordStore
+from serving.regenerations import Regenerations
 from serving.relay import relay_of
 from serving.response_store import ResponseStore, items_of
 from serving.sending import patience_s, returned, to_send
+from serving.shadow import Shadow
 from serving.state import State
 from serving.streamed_answer import Keep, StreamedAnswer
 
@@ -55,23 +59,6 @@ class Answer:
     headers: list[Header]
     body: bytes | None = None
     stream: StreamedAnswer | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request that is decided, on its way through its attempts."""
-
-    state: State
-    api: ClientApi
-    exchange: Exchange
-    asked: Asked
-    sent: Mapping[str, object]
-    headers: list[Header]
-    query: bytes
-    until: float
-    is_bounded: bool
-    keep: Keep | None
-    priority: str
 
 
 class Gateway:
@@ -100,6 +87,10 @@ class Gateway:
         Whether the process is about to end.
     idempotency : IdempotencyStore
         Answers that may be asked for again.
+    exploration : ExplorationBudget
+        What exploring may still cost today.
+    shadow : Shadow
+        What a challenger would decide.
     """
 
     def __init__(
@@ -119,10 +110,13 @@ class Gateway:
         self.responses = responses or ResponseStore()
         self.conversations = conversations if conversations is not None else Conversations()
         self.feedback = feedback or NullFeedbackStore()
+        self.regenerations = Regenerations(self.feedback, pool)
         self.hedges = RetryBudget(0.0)
         self.admission = Admission()
         self.drain = Drain()
         self.idempotency = IdempotencyStore()
+        self.exploration = ExplorationBudget()
+        self.shadow = Shadow()
         self.state: State | None = None
 
     def ready(self) -> State:
@@ -144,6 +138,7 @@ class Gateway:
         server = state.settings.server
         self.admission.resize(server.max_in_flight, server.queue_wait_s)
         self.idempotency.keep_for_s = server.idempotency_keep_for_s
+        self.shadow.follow(state)
         self.state = state
 
     async def answer(
@@ -182,10 +177,23 @@ class Gateway:
             if api.embeds:
                 decided = embedder(state, exchange.principal, asked)
             else:
-                turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
-                exchange.turn = turn
-                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
+                exchange.turn = turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, None, turn, exchange.enter)
+                if state.explores:
+                    purse, at_unix_s = self.exploration, exchange.time_unix_s
+                    decided = explore(decided, state, self.pool, purse, asked.prompt, turn, at_unix_s, exchange.id)
+                    exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
+                exchange.shadow = self.shadow.ask(state, decided, asked.prompt, self.pool.speeds(), exchange.id)
             exchange.decided(state, decided, asked.prompt)
+            if self.feedback.is_on:
+                exchange.saying = self.regenerations.note(
+                    exchange.principal.name,
+                    asked.body,
+                    headers,
+                    n_bytes=len(body),
+                    priority=decided.priority,
+                    within_s=0.0 if api.embeds else state.settings.feedback.regenerated_within_s,
+                )
             wait_s = patience_s(headers, state.settings.server.total_timeout_s)
             job = Job(
                 state,

@@ -9,13 +9,16 @@ https://prometheus.io/docs/instrumenting/exposition_formats/. Entry point: :func
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
+from typing import Protocol
 
 from serving.admission import AdmissionStatus
+from serving.feedback import FeedbackStatus
 from serving.health import WORDS, RetryBudget
 from serving.latency import BOUNDS_S, Histogram
 from serving.records import RecordStatus
+from serving.shadow_tally import ShadowStatus
 from serving.tally import DeploymentStatus, TokenCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +26,18 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _Labels = tuple[tuple[str, str], ...]
 #: End of the name, labels, value.
 _Sample = tuple[str, _Labels, float]
+
+
+class Explored(Protocol):
+    """What is exposed of exploring under one scenario."""
+
+    @property
+    def spent_usd(self) -> float:
+        """Today, beyond the policy's own choices."""
+
+    @property
+    def n_explored(self) -> int:
+        """Requests, today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,10 @@ class Observed:
         ``name@version``.
     loaded_unix_s, started_unix_s : float
         When the present settings and bundle were loaded, and when the process began.
+    feedback : FeedbackStatus
+    exploration : Mapping of str to Explored
+        By scenario, "" of requests without one.
+    shadow : ShadowStatus or None
     """
 
     deployments: Sequence[DeploymentStatus]
@@ -51,6 +70,9 @@ class Observed:
     bundle: str
     loaded_unix_s: float
     started_unix_s: float
+    feedback: FeedbackStatus
+    exploration: Mapping[str, Explored] = field(default_factory=dict)
+    shadow: ShadowStatus | None = None
 
 
 def exposition(observed: Observed) -> bytes:
@@ -119,6 +141,12 @@ def _families(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sample]
         [("", of, d.n_unknown_cost) for of, d in who],
     )
     yield (
+        "turnout_signals_total",
+        "counter",
+        "Signs against answers: abandoned, invalid_tool_call, invalid_json, regenerated.",
+        [("", (*of, ("signal", sign)), n) for of, d in who for sign, n in sorted(d.signals.items())],
+    )
+    yield (
         "turnout_health",
         "gauge",
         "1 for the state a deployment is in, 0 for the others.",
@@ -150,6 +178,12 @@ def _of_process(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sampl
     yield "turnout_records_written_total", "counter", "Records kept.", [("", (), seen.records.n_written)]
     yield "turnout_records_dropped_total", "counter", "Records lost.", [("", (), seen.records.n_dropped)]
     yield "turnout_records_failing", "gauge", "1 while records cannot be written.", [("", (), seen.records.is_failing)]
+    yield (
+        "turnout_feedback_votes_total",
+        "counter",
+        "Votes by what became of them: kept, replaced, unchanged, superseded, unknown, late, refused.",
+        [("", (("status", status),), n) for status, n in seen.feedback.n_votes.items()],
+    )
     at = seen.admission
     yield "turnout_admitted", "gauge", "Requests that have a place.", [("", (), at.n_in_flight)]
     yield "turnout_admitted_limit", "gauge", "Places there are.", [("", (), at.max_in_flight)]
@@ -161,9 +195,37 @@ def _of_process(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sampl
         [("", (("priority", name),), n) for name, n in at.n_shed.items()],
     )
     yield "turnout_loop_lag_seconds", "gauge", "How late the event loop is.", [("", (), at.lag_s)]
+    yield (
+        "turnout_explored_today",
+        "gauge",
+        "Requests explored since midnight UTC, by scenario.",
+        [("", (("scenario", name),), one.n_explored) for name, one in seen.exploration.items()],
+    )
+    yield (
+        "turnout_explore_spent_today_usd",
+        "gauge",
+        "What they cost more than the policy's own choices were expected to.",
+        [("", (("scenario", name),), one.spent_usd) for name, one in seen.exploration.items()],
+    )
+    yield from _of_shadow(seen.shadow)
     yield "turnout_bundle_info", "gauge", "The bundle that predicts.", [("", (("bundle", seen.bundle),), 1)]
     yield "turnout_loaded_time_seconds", "gauge", "Unix time of the last load.", [("", (), seen.loaded_unix_s)]
     yield "process_start_time_seconds", "gauge", "Unix time of the start.", [("", (), seen.started_unix_s)]
+
+
+def _of_shadow(shadow: ShadowStatus | None) -> Iterator[tuple[str, str, str, Iterable[_Sample]]]:
+    """Give what a challenger would have done; no samples without one."""
+    of = () if shadow is None or shadow.bundle is None else (("bundle", shadow.bundle),)
+    for end, name, help_ in (
+        ("decisions", "n", "Decisions that champion and challenger both made."),
+        ("dropped", "n_dropped", "Decisions that the challenger was too busy for."),
+        ("late", "n_late", "Decisions whose request was over before the challenger came to it."),
+        ("failed", "n_failed", "Decisions that the challenger could not make."),
+        ("agreement", "agreement", "Share of decisions with the same choice."),
+        ("saving", "saving", "Part of the predicted cost that the challenger would save."),
+    ):
+        value = getattr(shadow, name) if of else None
+        yield f"turnout_shadow_{end}", "gauge", help_, [] if value is None else [("", of, value)]
 
 
 def _of(d: DeploymentStatus) -> _Labels:

@@ -131,6 +131,12 @@ class Pool:
         j += j >= i
         return available[min(i, j)], available[max(i, j)]
 
+    def signal(self, deployment: str, signs: Iterable[str]) -> None:
+        """Count signs against an answer of a deployment, unless it is no longer configured."""
+        tally = self._by_name.get(deployment)
+        if tally is not None:
+            tally.signals.update(signs)
+
     def wait_s(self, candidates: Iterable[str], among: Container[str] | None = None) -> float | None:
         """Return how long until one of these candidates may be asked again; None where none has a deployment.
 

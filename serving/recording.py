@@ -24,10 +24,13 @@ from serving.attempt import Attempt
 from serving.conversations import Turn
 from serving.deciding import Decided
 from serving.dialects.losses import Loss
+from serving.exploration_budget import Reservation
 from serving.keys import Principal
 from serving.records import RequestRecord, Retained
 from serving.reference import reference_cost_usd
+from serving.shadow import ShadowJob
 from serving.state import State
+from serving.trial import Entry
 
 _NOTHING_USED = Usage()
 #: Of a prompt that is kept, in UTF-8; of a longer one what encoders read is kept, which is always less.
@@ -36,15 +39,6 @@ _LARGEST_FLOAT16 = 65_504.0
 #: Decimals of quality and its bounds, of output tokens, and of USD, by which costs are rounded in headers too.
 _DECIMALS = np.array([[4], [4], [4], [1], [9]])
 _SCALE = 10.0**_DECIMALS
-
-
-class Shadowed(NamedTuple):
-    """What a challenger would have done: its bundle, its choice, and what it predicts of that."""
-
-    bundle: str
-    candidate: str
-    quality: float | None
-    cost_usd: float | None
 
 
 class _Learned(NamedTuple):
@@ -97,10 +91,14 @@ class Recording:
         How it ended, once settled.
     turn : Turn or None
         Its place in a conversation, where one is recognised.
+    entry : Entry or None
+        Its place in an experiment, from before it is decided.
     signals : tuple of str
         Implicit signs of how good the answer was.
-    shadow : Shadowed or None
-        What a challenger would have done, where one was asked in time.
+    reservation : Reservation or None
+        What was set aside for it, where it explores.
+    shadow : ShadowJob or None
+        What a challenger was asked for.
     """
 
     __slots__ = (
@@ -110,6 +108,7 @@ class Recording:
         "attempts",
         "cost_usd",
         "decision",
+        "entry",
         "how",
         "id",
         "is_stream",
@@ -118,6 +117,7 @@ class Recording:
         "principal",
         "prompt",
         "requested_model",
+        "reservation",
         "shadow",
         "signals",
         "state",
@@ -145,9 +145,15 @@ class Recording:
         self.api = ""
         self.outcome = ""
         self.turn: Turn | None = None
+        self.entry: Entry | None = None
         self.signals: tuple[str, ...] = ()
-        self.shadow: Shadowed | None = None
+        self.reservation: Reservation | None = None
+        self.shadow: ShadowJob | None = None
         self._began_at = time.perf_counter()
+
+    def enter(self, entry: Entry) -> None:
+        """Note its place in an experiment."""
+        self.entry = entry
 
     def record(self, outcome: str, status: int, *, is_kept: bool = True) -> RequestRecord:
         """Make the record.
@@ -160,10 +166,10 @@ class Recording:
         is_kept : bool
             Whether it goes to a store; what is for the store alone is left out otherwise.
         """
-        decision, how, attempt, usage = self.decision, self.how, self.attempt, self.usage
+        decision, how, attempt, usage, entry = self.decision, self.how, self.attempt, self.usage, self.entry
         policy = decision.policy if decision else None
         learned = self._learned(decision, how) if is_kept and decision and how else _NOTHING_LEARNED
-        shadow = self.shadow
+        shadow = None if self.shadow is None else self.shadow.taken()
         return RequestRecord(
             self.id,
             self.time_unix_s,
@@ -206,6 +212,13 @@ class Recording:
             task=learned.task,
             is_emulated=attempt.deployment.is_emulated if attempt else None,
             signals=",".join(self.signals) or None,
+            experiment=entry.experiment if entry else None,
+            arm=entry.arm if entry else None,
+            arm_share=entry.share if entry else None,
+            unit=entry.unit if entry else None,
+            is_explored=decision is not None and decision.is_explored,
+            explorable=",".join(decision.explorable) or None if decision else None,
+            explore_usd=self.reservation.extra_usd if self.reservation else None,
             shadow_bundle=shadow.bundle if shadow else None,
             shadow_candidate=shadow.candidate if shadow else None,
             shadow_quality=shadow.quality if shadow else None,

@@ -6,6 +6,7 @@ without them, and that shows. :class:`NullRecordStore` keeps nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,7 +37,9 @@ class RequestRecord(NamedTuple):
     expected cost; ``reference_cost_usd`` is what the ``reference`` candidate would have cost; ``policy_version``
     digests the settings that decide; ``task`` is kept at retention ``features`` and ``content`` only; ``signals`` are
     implicit ones, with commas; ``unit`` is a keyed digest of whom an experiment assigned; ``shadow_…`` is what a
-    challenger would have done.
+    challenger would have done; ``explorable`` names with commas among whom chance could choose, the policy's own
+    choice first, so that the record can be replayed, and ``explore_usd`` is what an explored answer cost more than that
+    choice was expected to.
     """
 
     id: str
@@ -89,6 +92,8 @@ class RequestRecord(NamedTuple):
     shadow_candidate: str | None = None
     shadow_quality: float | None = None
     shadow_cost_usd: float | None = None
+    explorable: str | None = None
+    explore_usd: float | None = None
 
 
 class Retained(NamedTuple):
@@ -124,6 +129,15 @@ class RecordStore(Protocol):
     def status(self) -> RecordStatus:
         """Return the counts."""
 
+    async def explored_usd(self, since_unix_s: float) -> Mapping[str, float]:
+        """Return what exploring has cost since then, by scenario, "" for requests without one.
+
+        Raises
+        ------
+        StorageUnavailable
+            Nobody knows.
+        """
+
     def close(self) -> None:
         """Write what is queued and stop. Idempotent."""
 
@@ -142,6 +156,10 @@ class NullRecordStore:
     def status(self) -> RecordStatus:
         """Return zeros."""
         return RecordStatus(0, 0, False)
+
+    async def explored_usd(self, since_unix_s: float) -> Mapping[str, float]:
+        """Return nothing."""
+        return {}
 
     def close(self) -> None:
         """Do nothing."""

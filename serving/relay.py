@@ -25,6 +25,7 @@ from serving.dialects.losses import Loss
 from serving.embedding import EmbeddingRelay
 from serving.errand import Conveyor, Errand, Relay, ask_usage, object_of, put
 from serving.errors import GatewayError, UpstreamBroken
+from serving.inspection import Inspection
 from serving.reasoning_states import ReasoningStates
 from serving.sse import data_of
 from serving.translation import Translation
@@ -81,6 +82,7 @@ class PassThrough:
         self._body = body
         self._previous = errand.request.get("previous_response_id") if "previous_response_id" not in body else None
         self.losses = tuple(map(Loss, lost))
+        self.inspection = Inspection.of(api.dialect, asked.body, asked.n_choices)
 
     def body(self) -> bytes:
         """Return the body to send."""
@@ -92,22 +94,34 @@ class PassThrough:
         if not self._api.is_answer(answer):
             raise UpstreamBroken("answered 200 with something that is no answer of this API")
         self._states.remember(self._api.states_of(answer), self._maker)
+        if self.inspection is not None:
+            self.inspection.pass_whole(body, answer)
         return _naming(body, self._previous), self._api.usage_of(answer)
 
     def conveyor(self) -> Conveyor:
         """Return what lets a stream pass."""
-        return _PassingStream(self._api, self._api.watch(self._asked), self._states, self._maker, self._previous)
+        watch = self._api.watch(self._asked)
+        return _PassingStream(self._api, watch, self._states, self._maker, self._previous, self.inspection)
 
 
 class _PassingStream:
     """A watch, with the events it lets pass."""
 
-    def __init__(self, api: ClientApi, watch: Watch, states: ReasoningStates, maker: str, previous: object) -> None:
+    def __init__(
+        self,
+        api: ClientApi,
+        watch: Watch,
+        states: ReasoningStates,
+        maker: str,
+        previous: object,
+        inspection: Inspection | None,
+    ) -> None:
         self._api = api
         self._watch = watch
         self._states = states
         self._maker = maker
         self._previous = previous
+        self._inspection = inspection
         self.has_content = False
         self.n_characters = 0
         self.failure: tuple[str, str | None] = ("", None)
@@ -132,6 +146,8 @@ class _PassingStream:
         else:
             self.has_content = self.has_content or self._api.is_content(event)
             self.n_characters += n_characters(event)
+            if self._inspection is not None:
+                self._inspection.pass_by(event)
         if self._watch.states:
             self._states.remember(self._watch.states, self._maker)
             self._watch.states.clear()

@@ -2,6 +2,7 @@
 
 Asked for by SIGHUP or noticed as a change in the bundle's folder. The new state is built whole in a thread beside the
 one that serves; any error is logged and the last good state stays. Requests in flight keep the state they began with.
+A challenger's folder is watched by itself.
 
 Entry point: :class:`Reloader`.
 """
@@ -12,11 +13,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.bundle_folder import Fingerprint, fingerprint
 from serving.errors import GatewayError
 from serving.gateway import Gateway
-from serving.state import State
+from serving.state import State, challenged
+from serving.turns import quick_turns
 
 #: ``[server]`` keys that only a restart changes.
 _NEEDS_RESTART = (
@@ -60,6 +62,7 @@ class Reloader:
                 async with asyncio.timeout(watch_s or None):
                     await self._is_asked.wait()
             except TimeoutError:
+                await self._follow_challenger()
                 present = await asyncio.to_thread(self._present)
                 # A folder being replaced is absent for a moment: nothing to load yet.
                 if not present or present == seen:
@@ -69,6 +72,24 @@ class Reloader:
             if await self.reload():
                 seen = self._gateway.ready().fingerprint
             # Else what was refused is not tried again until something in the folder changes, or somebody asks.
+
+    async def _follow_challenger(self) -> None:
+        """Let another challenger decide in the shadow where its folder has changed; the rest of the state stays."""
+        state = self._gateway.ready()
+        directory = state.settings.shadow_directory()
+        if state.challenger is None or directory is None:
+            return
+        if await asyncio.to_thread(fingerprint, directory) == state.challenger.fingerprint:
+            return
+        try:
+            with quick_turns():
+                changed = await asyncio.to_thread(challenged, state)
+        except Exception as error:  # nothing that lies there may end the watch
+            logs.failure("shadow_failed", error)
+            return
+        if self._gateway.state is state:
+            self._gateway.swap(changed)
+        await asyncio.to_thread(heap.trim)
 
     async def reload(self) -> bool:
         """Build the new state and swap it in; say whether that worked."""
@@ -87,6 +108,7 @@ class Reloader:
             logs.failure("reload_failed", error, {"bundle": before.bundle_id})
             return False
         self._gateway.swap(state)
+        await asyncio.to_thread(heap.trim)
         logs.event(
             "reloaded",
             {"bundle": state.bundle_id, "n_candidates": len(state.candidates), "n_keys": len(state.settings.keys)},

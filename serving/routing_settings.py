@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serving import tables
 from serving.dialects.losses import MODES
+from serving.scenario_settings import uncapped
 from serving.tables import about
 
 
@@ -45,6 +46,22 @@ class RoutingSettings:
             "s",
         ),
     )
+    explore_share: float = field(
+        default=0.0,
+        metadata=about(
+            tables.share(),
+            "Probability with which a request is answered by a candidate drawn among all that may be explored, "
+            "of requests without a scenario; 0 is never.",
+        ),
+    )
+    explore_max_usd_per_day: float = field(
+        default=0.0,
+        metadata=about(
+            tables.number(0),
+            "What that may cost a day (UTC, each process) more than the policy's own choices were expected to.",
+            "USD",
+        ),
+    )
     reference: str | None = field(
         default=None,
         metadata=about(
@@ -57,3 +74,7 @@ class RoutingSettings:
         default_factory=dict,
         metadata={"by_name": PresetSettings, "help": "Overrides and additions to the bundle's presets."},
     )
+
+    def contradictions(self) -> list[str]:
+        """Say what single keys cannot, each as the rest of a line that begins with the table's path."""
+        return uncapped(self.explore_share, self.explore_max_usd_per_day)

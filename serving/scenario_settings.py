@@ -97,6 +97,13 @@ def _at_most_one(value: object) -> float:
     return number
 
 
+def uncapped(explore_share: float, max_usd_per_day: float) -> list[str]:
+    """Say, as the rest of a line, that exploring is never without a cap."""
+    if not explore_share or max_usd_per_day:
+        return []
+    return [f".explore_share = {explore_share:g}: expected explore_max_usd_per_day beside it, above 0"]
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A scenario over one pool, ready to decide by.
@@ -157,12 +164,33 @@ class ScenarioSettings:
     priority: str | None = field(
         default=None, metadata=about(tables.choice(*PRIORITIES), "high, normal or batch, as far as the key allows.")
     )
+    explore_share: float = field(
+        default=0.0,
+        metadata=about(
+            tables.share(),
+            "Probability with which a request is answered by a candidate drawn among all that may be explored; "
+            "0 is never.",
+        ),
+    )
+    explore_max_usd_per_day: float = field(
+        default=0.0,
+        metadata=about(
+            tables.number(0),
+            "What that may cost a day (UTC, each process) more than the policy's own choices were expected to.",
+            "USD",
+        ),
+    )
 
     def contradictions(self) -> list[str]:
         """Say what single keys cannot, each as the rest of a line that begins with the table's path."""
         policies = ("preset", "threshold", "willingness_to_pay_usd", "candidate")
         given = [key for key in policies if getattr(self, key) is not None]
-        return [f".{given[1]}: {' and '.join(given)} exclude each other: expected one of them"] if given[1:] else []
+        problems = []
+        if given[1:]:
+            problems.append(f".{given[1]}: {' and '.join(given)} exclude each other: expected one of them")
+        if self.explore_share and self.candidate is not None:
+            problems.append(f".explore_share = {self.explore_share:g}: nothing is decided where a candidate is named")
+        return problems + uncapped(self.explore_share, self.explore_max_usd_per_day)
 
     def admits(self, candidate: str) -> bool:
         """Say whether a candidate is in its pool."""

@@ -35,6 +35,7 @@ from serving.references import is_auto, misled
 from serving.routing_settings import RoutingSettings
 from serving.scenario_settings import SCENARIO, RuleSettings, ScenarioSettings
 from serving.server_settings import ServerSettings
+from serving.shadow_settings import ShadowSettings
 from serving.tables import about
 from serving.toml_lines import lines_of, located
 
@@ -80,6 +81,7 @@ class KeySettings:
         default="normal",
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
+    admin: bool = field(default=False, metadata=about(tables.flag, "Whether it may see and change experiments."))
     retention: str | None = field(
         default=None,
         metadata=about(tables.choice(*RETENTIONS), "What is kept of its prompts; absent: log.retention."),
@@ -132,6 +134,10 @@ class Settings:
         default_factory=LogSettings,
         metadata={"table": LogSettings, "help": "What is kept of requests and their prompts, and for how long."},
     )
+    shadow: ShadowSettings = field(
+        default_factory=ShadowSettings,
+        metadata={"table": ShadowSettings, "help": "A challenger that decides beside the champion."},
+    )
     providers: tuple[ProviderSettings, ...] = field(
         default=(), metadata={"rows": ProviderSettings, "help": "Who answers."}
     )
@@ -145,6 +151,10 @@ class Settings:
     def bundle_directory(self) -> Path:
         """Return the directory that holds the bundle's manifest, by the settings alone (no file is read)."""
         return self.root / self.server.bundle if self.server.bundle else SHIPPED_BUNDLE
+
+    def shadow_directory(self) -> Path | None:
+        """Return the directory of the challenger's bundle, or None where there is none."""
+        return self.root / self.shadow.bundle if self.shadow.bundle else None
 
     def database_path(self) -> Path | None:
         """Return where records are kept, or None where they are not."""
@@ -348,6 +358,7 @@ def _contradictions(settings: Settings) -> list[str]:
             problems.append(f"routing.presets.{name}: {error}")
         if not tables.is_name(name):
             problems.append(f"routing.presets.{name!r}: expected {tables.NAME_EXPECTED}")
+    problems += [f"routing{problem}" for problem in settings.routing.contradictions()]
     hashes = [key.sha256 for key in settings.keys]
     problems.extend(
         f"keys.{i}.sha256: keys.{hashes.index(digest)} has the same; expected a key of its own"

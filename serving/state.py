@@ -18,9 +18,11 @@ from router.bundle import load
 from router.errors import RouterError
 from serving.bundle_folder import Fingerprint, bundle_folder, fingerprint, resolved
 from serving.candidate_settings import CandidateSettings, DeploymentSettings
+from serving.challenger import Challenger, challenger_of
 from serving.deployment import Deployment, line_of
 from serving.dialects.parameters import parameters_in
 from serving.errors import KeysRequired, SettingsError
+from serving.exploration import ExploreRate
 from serving.keys import Key, KeyRing
 from serving.policy_version import policy_version
 from serving.provider_settings import ProviderSettings
@@ -30,6 +32,7 @@ from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
 from serving.scenario_settings import SCENARIO, Scenario
 from serving.settings import Settings, credentials, is_loopback, refused
+from serving.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class State:
         Where ``auto`` goes, in the order of the file.
     language_of : callable (text) -> str or None
         Tells languages apart, where a rule asks for them.
+    explores : Mapping of str to ExploreRate
+        How often is explored, by scenario, "" for requests without one; who is not in it never.
+    challenger : Challenger or None
+        Who decides in the shadow; None where the settings name nobody.
+    trials : Mapping of str to Trial
+        The experiments in force, by what they act on: auto, auto:PRESET, scenario:NAME.
     """
 
     settings: Settings
@@ -78,6 +87,9 @@ class State:
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     language_of: Callable[[str], str | None] = lambda text: None
+    explores: Mapping[str, ExploreRate] = field(default_factory=dict)
+    challenger: Challenger | None = None
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
     def bundle_id(self) -> str:
@@ -112,7 +124,12 @@ class State:
 
 
 def build(
-    settings: Settings, emulator_url: str | None = None, *, host: str | None = None, is_offline: bool = False
+    settings: Settings,
+    emulator_url: str | None = None,
+    *,
+    host: str | None = None,
+    is_offline: bool = False,
+    before: State | None = None,
 ) -> State:
     """Make the state that some settings and their bundle describe.
 
@@ -125,6 +142,8 @@ def build(
         The address the process listens on already, which a reload does not change; None takes the settings'.
     is_offline : bool, default=False
         Nobody will be called: providers need neither keys nor an emulator.
+    before : State or None
+        The one that serves: its challenger stays where a worse one came.
 
     Returns
     -------
@@ -197,6 +216,7 @@ def build(
                     key.priority,
                     key.grades,
                     key.retention,
+                    key.admin,
                 )
                 for key in settings.keys
             ],
@@ -214,6 +234,8 @@ def build(
         scenarios={name: scenario.over(name, candidates) for name, scenario in settings.scenarios.items()},
         rules=rules,
         language_of=_detector_for(settings) if asks_for_language else lambda text: None,
+        explores={name: rate for name, rate in _rates(settings) if rate.share},
+        challenger=challenger_of(settings, candidates.values(), bundle, _challenger_of(before, settings)),
     )
 
 
@@ -248,6 +270,28 @@ def _unknown(settings: Settings, router: Router) -> Iterator[str]:
             if not any(task == glob or fnmatchcase(task, glob) for task in tasks):
                 knows = f"knows {', '.join(tasks)}" if tasks else "tells no kinds of task apart"
                 yield f"rules.{i}.tasks: {glob!r} matches no kind of task; bundle {router.bundle.manifest.id} {knows}"
+
+
+def challenged(state: State) -> State:
+    """Return the state with the challenger that is there now; all else is the same."""
+    found = challenger_of(
+        state.settings, state.candidates.values(), state.router.bundle, _challenger_of(state, state.settings)
+    )
+    return replace(state, challenger=found)
+
+
+def _challenger_of(before: State | None, settings: Settings) -> Challenger | None:
+    """Return the former challenger, where it came from the same directory."""
+    if before is None or before.settings.shadow_directory() != settings.shadow_directory():
+        return None
+    return before.challenger
+
+
+def _rates(settings: Settings) -> Iterator[tuple[str, ExploreRate]]:
+    routing = settings.routing
+    yield "", ExploreRate(routing.explore_share, routing.explore_max_usd_per_day)
+    for name, scenario in settings.scenarios.items():
+        yield name, ExploreRate(scenario.explore_share, scenario.explore_max_usd_per_day)
 
 
 def _predicted(settings: Settings, router: Router) -> set[str]:

@@ -55,13 +55,16 @@ class StreamedAnswer:
         self._failure: GatewayError | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._settle_if_done()
         yield self._first
         last = self._first
         try:
             if self._pending is not None and (awaited := await self._pending) is not None:
                 last = awaited
+                self._settle_if_done()
                 yield last
             async for last in self._events:
+                self._settle_if_done()
                 yield last
         except UpstreamError as error:
             attempt = self._exchange.attempt
@@ -87,6 +90,20 @@ class StreamedAnswer:
 
         Settling comes first and cannot be cancelled; a client that left is told from a provider that broke off.
         """
+        self._settle()
+        if self._pending is not None:
+            self._pending.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration, UpstreamError):
+                await self._pending
+        await self._response.close()
+        await self._events.aclose()
+
+    def _settle_if_done(self) -> None:
+        """Settle before the event leaves that ends the answer: who reads it may ask about its record at once."""
+        if self._conveyor.is_done:
+            self._settle()
+
+    def _settle(self) -> None:
         self._exchange.usage = self._conveyor.usage
         if self._failure is not None:
             outcome = self._failure.outcome
@@ -96,13 +113,8 @@ class StreamedAnswer:
             outcome = "ok" if self._conveyor.is_done else ClientDisconnected.outcome
         if outcome != "ok":
             self._exchange.cut_off(self._conveyor.n_characters)
+        self._exchange.is_abandoned = outcome == ClientDisconnected.outcome and self._conveyor.has_content
         self._exchange.settle(self._records, outcome, 200)
-        if self._pending is not None:
-            self._pending.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration, UpstreamError):
-                await self._pending
-        await self._response.close()
-        await self._events.aclose()
 
 
 async def events_of(

@@ -9,7 +9,7 @@ never mixed: half a second to a first word says nothing of a whole answer. Used 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -57,6 +57,7 @@ class DeploymentStatus:
     doing, and ``n_errors`` is the sum of these. ``error_share`` and ``throttle_share``
     are of the calls of the last minute that say something of the deployment, apart: a throttled call is no error.
 
+    ``signals`` counts the signs against its answers (:attr:`serving.records.RequestRecord.signals`, ``regenerated``).
     ``first_content`` times streamed answers, up to their first content; ``whole`` those not streamed, up to their
     end. ``output_tokens_per_s`` counts what followed the first content of streamed answers, without reasoning; until
     there was one, all output tokens over the duration of whole answers. ``cost_usd`` sums the known costs,
@@ -88,6 +89,7 @@ class DeploymentStatus:
     cooling_for_s: float
     ejected_for_s: float
     n_ejections: int
+    signals: Mapping[str, int]
 
 
 class Tally:
@@ -121,6 +123,7 @@ class Tally:
         "n_unknown_cost",
         "name",
         "outcomes",
+        "signals",
         "whole",
     )
 
@@ -130,6 +133,7 @@ class Tally:
         self.n_in_flight = 0
         self.n_requests = 0
         self.outcomes: Counter[str] = Counter()
+        self.signals: Counter[str] = Counter()
         self.first_content = Durations()
         self.whole = Durations()
         self.health = Health()
@@ -268,6 +272,7 @@ class Tally:
             cooling_for_s=max(0.0, self.health.cooling_until - now),
             ejected_for_s=max(0.0, self.health.ejected_until - now),
             n_ejections=self.health.n_ejections,
+            signals=dict(self.signals),
         )
 
     def _time(self, call: Call, output_tokens: int | None, usage: Usage | None) -> None:
@@ -348,6 +353,10 @@ class Call:
         """Note the first byte of the answer, of a stream its first content; only the first time counts."""
         if self.first_byte_s is None:
             self.first_byte_s = self._clock() - self.began_at
+
+    def signal(self, signs: Iterable[str]) -> None:
+        """Count signs against the answer."""
+        self._tally.signals.update(signs)
 
     def finish(
         self,

@@ -25,6 +25,7 @@ from serving.dialects.losses import Losses
 from serving.dialects.registry import DIALECTS
 from serving.errand import Conveyor, Errand, ask_usage, object_of, put
 from serving.errors import GatewayError, InvalidRequest
+from serving.inspection import Inspection
 from serving.providers.chat_quirks import fit
 from serving.reasoning_states import ReasoningStates
 
@@ -70,6 +71,7 @@ class Translation:
             ask_usage(body, deployment)
         self._body = body
         self.losses = tuple(losses)
+        self.inspection = Inspection.of(api.dialect, asked.body, asked.n_choices)
         refused = [loss.field for loss in losses.told() if loss.what != "emulated"]
         if errand.mode == "strict" and refused:
             raise InvalidRequest(
@@ -89,11 +91,14 @@ class Translation:
         for event in events_of(answer):
             for turned in back.turn(event):
                 collector.add(turned)
-        return written(self._api.dialect.write_answer(collector.answer(), self._reply)), answer.usage
+        turned_back = collector.answer()
+        if self.inspection is not None:
+            self.inspection.see_whole(turned_back)
+        return written(self._api.dialect.write_answer(turned_back, self._reply)), answer.usage
 
     def conveyor(self) -> Conveyor:
         """Return what translates a stream."""
-        return _TranslatedStream(self._api, self._upstream, self._reply, self._back())
+        return _TranslatedStream(self._api, self._upstream, self._reply, self._back(), self.inspection)
 
     def _back(self) -> _WayBack:
         return _WayBack(self._emulation, self._states, self._maker, self._errand.key, self._api.carries_states)
@@ -145,7 +150,9 @@ class _WayBack:
 class _TranslatedStream:
     """A reader of the provider's dialect, a writer of the client's, and what lies between."""
 
-    def __init__(self, api: ClientApi, upstream: Dialect, reply: Reply, back: _WayBack) -> None:
+    def __init__(
+        self, api: ClientApi, upstream: Dialect, reply: Reply, back: _WayBack, inspection: Inspection | None
+    ) -> None:
         self.usage = Usage()
         self.is_done = False
         self.is_failed = False
@@ -155,6 +162,7 @@ class _TranslatedStream:
         self._reader = upstream.reader()
         self._writer = api.dialect.writer(reply)
         self._back = back
+        self._inspection = inspection
 
     def pass_on(self, event: bytes) -> bytes:
         return self._written(self._reader.read(event))
@@ -182,7 +190,10 @@ class _TranslatedStream:
             elif isinstance(event, Failed):
                 self.is_failed = True
                 self.failure = (event.message, event.code or event.kind)
-            told += [self._writer.write(turned) for turned in self._back.turn(event)]
+            for turned in self._back.turn(event):
+                told.append(self._writer.write(turned))
+                if self._inspection is not None:
+                    self._inspection.see(turned)
         return b"".join(told)
 
 

@@ -41,6 +41,8 @@ class Rows:
     quality, cost_usd, true_output_tokens : ndarray of shape (n, m), float64
         What happened; NaN where unobserved.
     tasks, groups : sequence of n str
+    weights : ndarray of shape (n, m), float64, or None
+        For how many outcomes each counts in the measures of predicting; None is 1 each.
     """
 
     candidates: tuple[str, ...]
@@ -53,6 +55,7 @@ class Rows:
     true_output_tokens: Matrix
     tasks: Sequence[str]
     groups: Sequence[str]
+    weights: Matrix | None = None
 
     def select(self, mask: NDArray[np.bool_]) -> Rows:
         """Return the rows of a mask."""
@@ -71,6 +74,7 @@ class Rows:
             true_output_tokens=self.true_output_tokens[kept],
             tasks=[self.tasks[i] for i in kept.tolist()],
             groups=[self.groups[i] for i in kept.tolist()],
+            weights=None if self.weights is None else self.weights[kept],
         )
 
     def columns(self, kept: NDArray[np.intp]) -> Rows:
@@ -85,6 +89,7 @@ class Rows:
             quality=self.quality[:, kept],
             cost_usd=self.cost_usd[:, kept],
             true_output_tokens=self.true_output_tokens[:, kept],
+            weights=None if self.weights is None else self.weights[:, kept],
         )
 
     @property
@@ -187,6 +192,8 @@ def _predicting(report: Report, rows: Rows, weights: Weights) -> None:
         if observed.any():
             score, label, drawn = rows.predicted[observed, j], rows.quality[observed, j], weights[:, observed]
             entry["mean_quality"] = float(label.mean())
+            if rows.weights is not None:
+                drawn = drawn * rows.weights[observed, j]
             for name, measure in measures.items():
                 values = measure(score, label, drawn)
                 collected[name].append(values)

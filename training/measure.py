@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from router.bundle import Bundle
+from router.domain import Price
 from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable, split
 from training.errors import NotEnoughData
@@ -111,8 +112,11 @@ def trained_on(bundle: Bundle, table: OutcomeTable) -> bool:
     return any(source.sha256 in known for source in table.sources)
 
 
-def rows_of(bundle: Bundle, table: OutcomeTable) -> Rows:
-    """Return the bundle's predictions for a table whose candidates it all knows, beside what happened."""
+def rows_of(bundle: Bundle, table: OutcomeTable, prices: Mapping[str, Price | None] | None = None) -> Rows:
+    """Return the bundle's predictions for a table whose candidates it all knows, beside what happened.
+
+    Predicted costs are those at ``prices``, by default the bundle's own.
+    """
     column = {c.name: (j, c.reference_price) for j, c in enumerate(bundle.manifest.candidates)}
     pick = [column[name][0] for name in table.candidates]
     said: dict[str, list[Any]] = {
@@ -123,11 +127,11 @@ def rows_of(bundle: Bundle, table: OutcomeTable) -> Rows:
         for name, parts in said.items():
             parts.append(getattr(predictions, name)[:, pick])
     whole = {name: np.concatenate(parts) for name, parts in said.items()}
-    prices = [column[name][1] for name in table.candidates]
+    charged = [column[name][1] if prices is None else prices[name] for name in table.candidates]
     return Rows(
         candidates=table.candidates,
         predicted=whole["quality"].astype(np.float64),
-        predicted_cost=expected_cost_usd(prices, whole["input_tokens"], whole["output_tokens"]),
+        predicted_cost=expected_cost_usd(charged, whole["input_tokens"], whole["output_tokens"]),
         output_tokens=whole["output_tokens"].astype(np.float64),
         output_tokens_p90=whole["output_tokens_p90"].astype(np.float64),
         quality=table.quality.astype(np.float64),

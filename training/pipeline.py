@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import version as version_of
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from router.bundle import parity, write
-from router.certificate import Certificate
-from router.domain import Policy, Price
+from router.domain import Floats, Policy
 from router.features import FEATURE_SCHEMA
 from router.manifest import Column, Manifest
 from router.predictors import QUALITY_FILE, TOKENS_FILE, Predictor
@@ -30,12 +29,12 @@ from router.pricing import expected_cost_usd
 from routing_data import OutcomeTable, implied_prices, merge, read, split
 from training import parity as parity_texts
 from training.card import card_of
-from training.certify import Goal, certify
 from training.errors import NotEnoughData
-from training.evaluate import Report, Rows, evaluate
+from training.evaluate import Report, Rows
 from training.export import n_tasks_of, quality_graph, tokens_graph, verify
-from training.fitting import PARTS, Fitted, fit, main_pool
-from training.operating import choose_points, choose_presets
+from training.fitted_encoder import FittedEncoder
+from training.fitting import PARTS, Fitted, fit
+from training.judgement import certified, judge
 from training.settings import Settings
 
 REPORT_FILE, CARD_FILE = "report.json", "CARD.md"
@@ -59,6 +58,31 @@ class Trained:
     directory: Path
     manifest: Manifest
     report: Report
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """What a retraining knows beside its table; see :func:`training.fitting.fit`.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n, m), optional
+    encoder : FittedEncoder, optional
+    features : ndarray of shape (n, dim), float32, optional
+    prices : Mapping of str to (float, float)
+        USD per million input and output tokens, where the table's costs are not to tell.
+    presets : Mapping of str to Policy
+        Used where the table cannot tell: deciding is measured on rows that compare candidates.
+    provenance : Mapping
+        More for the manifest's ``training``.
+    """
+
+    weights: NDArray[np.float64] | None = None
+    encoder: FittedEncoder | None = None
+    features: Floats | None = None
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    presets: Mapping[str, Policy] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
 
 def train(
@@ -99,41 +123,76 @@ def train(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another version or pass --overwrite")
-    # Small products, and often other work on the machine: more threads only wait for each other.
-    with threadpool_limits(limits=1):
-        return _train(paths, out, settings, overwrite, tell, advance)
+    tell("load")
+    return build(load(paths, settings.candidates), out, settings, overwrite=overwrite, tell=tell, advance=advance)
 
 
-def _train(
-    paths: Sequence[Path],
+def build(
+    table: OutcomeTable,
     out: Path,
     settings: Settings,
+    *,
+    taught: Taught = Taught(),
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
+    advance: Callable[[int], None] | None = None,
+) -> Trained:
+    """Make a bundle of a table: fit, export, evaluate, write; parameters and errors as of :func:`train`.
+
+    Parameters
+    ----------
+    table : OutcomeTable
+    out : Path
+    settings : Settings
+    taught : Taught
+        What is known beside the table.
+    overwrite : bool, default=False
+    tell, advance : callable, optional
+
+    Returns
+    -------
+    Trained
+    """
+    # Small products, and often other work on the machine: more threads only wait for each other.
+    with threadpool_limits(limits=1):
+        return _build(table, out, settings, taught, overwrite, tell, advance)
+
+
+def _build(
+    table: OutcomeTable,
+    out: Path,
+    settings: Settings,
+    taught: Taught,
     overwrite: bool,
     tell: Callable[[str], None],
     advance: Callable[[int], None] | None,
 ) -> Trained:
-    tell("load")
-    table = _with_licence(load(paths, settings.candidates), settings)
+    table = _with_licence(table, settings)
     parts = split(table.groups, asdict(settings.split), settings.seed)
-    prices = implied_prices(table)
+    prices = {**implied_prices(table), **taught.prices}
 
-    fitted = fit(table, parts, prices, settings, tell, advance)
+    def fit_on(parts: NDArray[np.str_]) -> Fitted:
+        kept = (taught.weights, taught.encoder, taught.features)
+        return fit(table, parts, prices, settings, tell, advance, *kept)
+
+    fitted = fit_on(parts)
 
     tell("export")
     files = export(fitted)
 
     tell("evaluate")
-    rows = rows_of(table, fitted, files)
+    rows = replace(rows_of(table, fitted, files), weights=taught.weights)
     report, presets = judge(rows, parts, settings)
     # Fitting again on the test rows would leave none that a promise could rest on.
     promises = {} if settings.refit else certified(rows, parts, fitted.prices, settings)
     if settings.refit:
         tell("refit")
-        fitted = fit(table, np.where(parts == "test", "train", parts), prices, settings, tell)
+        fitted = fit_on(np.where(parts == "test", "train", parts))
         files = export(fitted)
 
     tell("write")
     name, version = identity_of(out)
+    presets = presets or dict(taught.presets)
     report = {
         "name": name,
         "version": version,
@@ -147,17 +206,22 @@ def _train(
         **report,
     }
     presets = {**presets, **{name: policy for name, (_, policy) in promises.items()}}
-    manifest = _manifest(name, version, table, parts, fitted, presets, report, settings)
+    manifest = _manifest(name, version, table, parts, fitted, presets, report, settings, taught.provenance)
     predictor = predictor_of(fitted, files)
     files = {
         **files,
         **fitted.encoder.encoder.files(),
         "parity.npz": parity(fitted.encoder.encoder, predictor, parity_texts.TEXTS),
-        REPORT_FILE: (json.dumps(finite(report), indent=1, ensure_ascii=False) + "\n").encode(),
+        REPORT_FILE: report_bytes(report),
         CARD_FILE: card_of(manifest, report).encode(),
     }
     manifest = write(out, manifest, files, overwrite=overwrite)
     return Trained(out, manifest, report)
+
+
+def report_bytes(report: Report) -> bytes:
+    """Return the report as it stands in a bundle."""
+    return (json.dumps(finite(report), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def load(paths: Sequence[Path], candidates: Sequence[str] = ()) -> OutcomeTable:
@@ -233,95 +297,6 @@ def rows_of(table: OutcomeTable, fitted: Fitted, files: dict[str, bytes]) -> Row
     )
 
 
-def judge(rows: Rows, parts: NDArray[np.str_], settings: Settings) -> tuple[Report, dict[str, Policy]]:
-    """Choose operating points on validation rows and measure on test rows.
-
-    The pool whose decisions are measured is every candidate, or those observed on nearly all rows, where others were
-    observed on only a part; then the report has both, the smaller pool first and the whole under ``all_candidates``.
-    Validation rows here are the validation and the calibration part together: neither taught an estimator.
-
-    Parameters
-    ----------
-    rows : Rows
-        Every row of the table.
-    parts : ndarray of shape (n,), str
-    settings : Settings
-
-    Returns
-    -------
-    report : dict
-        See :func:`training.evaluate.evaluate`, with ``training_mean_quality`` and ``points``.
-    presets : dict of str to Policy
-        Empty where deciding cannot be measured.
-    """
-    train = parts == "train"
-    train_mean = np.nanmean(rows.quality[train], axis=0)
-    pool = pool_of(rows)
-    report, presets = _judge_pool(rows.columns(pool), parts, train_mean[pool], settings)
-    if len(pool) < len(rows.candidates):
-        whole, _ = _judge_pool(rows, parts, _comparable_mean(rows, train), settings)
-        report = {**report, "all_candidates": whole}
-    report["training_mean_quality"] = dict(zip(rows.candidates, train_mean.tolist(), strict=True))
-    return report, presets
-
-
-def certified(
-    rows: Rows, parts: NDArray[np.str_], prices: Sequence[Price | None], settings: Settings
-) -> dict[str, tuple[Certificate, Policy]]:
-    """Certify on the test rows what the settings ask for, for the pool whose decisions are measured.
-
-    Parameters
-    ----------
-    rows : Rows
-        Every row of the table.
-    parts : ndarray of shape (n,), str
-    prices : sequence of m (Price or None)
-    settings : Settings
-
-    Returns
-    -------
-    dict of str to (Certificate, Policy)
-        By preset; empty where deciding cannot be measured.
-    """
-    pool = pool_of(rows)
-    anchor = int(np.argmax(np.nanmean(rows.quality[parts == "train"][:, pool], axis=0)))
-    test = rows.columns(pool).select(parts == "test")
-    if len(pool) < 2 or not test.complete.any():
-        return {}
-    levels = {"fall_below": settings.certify.fall_below, "keep": settings.certify.keep}
-    goals = [Goal(kind, level, settings.certify.confidence) for kind, level in levels.items() if level]
-    found = [certify(test, goal, anchor, [prices[j] for j in pool]) for goal in goals]
-    return {certificate.preset: (certificate, policy) for certificate, policy in found}
-
-
-def pool_of(rows: Rows) -> NDArray[np.intp]:
-    """Return the columns of the candidates whose decisions are measured: those observed on nearly all rows."""
-    known = np.isfinite(rows.quality) & np.isfinite(rows.predicted_cost) & np.isfinite(rows.cost_usd)
-    return main_pool(known) if known.any() else np.arange(len(rows.candidates))
-
-
-def _judge_pool(
-    rows: Rows, parts: NDArray[np.str_], train_mean: NDArray[np.float64], settings: Settings
-) -> tuple[Report, dict[str, Policy]]:
-    chosen_on = rows.select(((parts == "validation") | (parts == "calibration")) & rows.complete)
-    best_single = int(np.argmax(train_mean))
-    points, presets = None, {}
-    if len(chosen_on.tasks) and len(rows.candidates) > 1:
-        arrays = (chosen_on.predicted, chosen_on.predicted_cost, chosen_on.quality, chosen_on.cost_usd)
-        points = choose_points(*arrays, best_single)
-        presets = choose_presets(*arrays, best_single, rows.candidates[best_single])
-    test = rows.select(parts == "test")
-    report = evaluate(test, points, presets, best_single, settings.evaluation.n_resamples, settings.seed)
-    return {**report, "points": None if points is None else asdict(points)}, presets
-
-
-def _comparable_mean(rows: Rows, train: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean quality on the training rows where all were observed: means over different prompts do not compare."""
-    complete = train & rows.complete
-    mean: NDArray[np.float64] = np.nanmean(rows.quality[complete if complete.any() else train], axis=0)
-    return mean
-
-
 def _manifest(
     name: str,
     version: str,
@@ -331,6 +306,7 @@ def _manifest(
     presets: dict[str, Policy],
     report: Report,
     settings: Settings,
+    provenance: Mapping[str, object],
 ) -> Manifest:
     config = asdict(settings)
     n_observed = np.isfinite(table.quality[parts == "train"]).sum(axis=0)
@@ -371,6 +347,7 @@ def _manifest(
             "data": sources,
             "simulated": table.simulated,
             "versions": {"python": platform.python_version(), **{p: version_of(p) for p in _VERSIONS}},
+            **provenance,
         },
     )
 

@@ -126,9 +126,13 @@ def sync(tracking_uri: str | None, out: Path, every_s: float, once: bool, name: 
         if once:
             raise click.exceptions.Exit(0 if following.look() else 1)
         is_over = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: is_over.set())
-        following.run(every_s, is_over.wait)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, lambda *_: is_over.set()) for number in numbers]
+        try:
+            following.run(every_s, is_over.wait)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 def _store(tracking_uri: str | None, directory: Path | None, name: str) -> Store:

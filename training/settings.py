@@ -11,7 +11,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import cast, get_type_hints
 
@@ -228,6 +228,22 @@ def with_mlflow_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
+def gateway_key(variable: str | None) -> str | None:
+    """Read the key that a command shows a gateway; None where no variable is named.
+
+    Raises
+    ------
+    InvalidSettings
+        The variable is not set.
+    """
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InvalidSettings(f"--key-env: the environment variable {variable} is not set (a key of the gateway)")
+    return key
+
+
 def tracking_of_environment() -> EnvironmentTracking:
     """Return what MLFLOW_TRACKING_URI and MLFLOW_RUN_ID say; empty is absent."""
     return EnvironmentTracking(os.environ.get("MLFLOW_TRACKING_URI") or None, os.environ.get("MLFLOW_RUN_ID") or None)
@@ -261,12 +277,13 @@ def read_settings(path: str | os.PathLike[str] | None) -> Settings:
 
 def settings_of(document: Mapping[str, object], where: str) -> Settings:
     """Make settings of a parsed document; raises InvalidSettings, whose messages begin with ``where``."""
-    settings = cast(Settings, _section(Settings, document, where))
+    settings = cast(Settings, section_of(Settings, document, where))
     _check(settings, where)
     return settings
 
 
-def _section(kind: type[object], document: Mapping[str, object], where: str) -> object:
+def section_of(kind: type[object], document: Mapping[str, object], where: str) -> object:
+    """Make a dataclass of a table of plain values; raises InvalidSettings naming the key and what was expected."""
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     values: dict[str, object] = {}
@@ -279,10 +296,10 @@ def _section(kind: type[object], document: Mapping[str, object], where: str) -> 
 
 
 def _value(expected: object, value: object, where: str) -> object:
-    if isinstance(expected, type) and expected.__module__ == __name__:
+    if isinstance(expected, type) and is_dataclass(expected):
         if not isinstance(value, dict):
             raise InvalidSettings(f"{where} must be a table, got {value!r}")
-        return _section(expected, value, where)
+        return section_of(expected, value, where)
     if expected in (tuple[str, ...], tuple[float, ...]):
         item = str if expected == tuple[str, ...] else float
         if not isinstance(value, list):

@@ -1,6 +1,6 @@
 """One router on one set and seed: fit, calibrate, choose on validation rows, and measure as the product measures.
 
-Operating points, measures and bootstrap are :func:`training.pipeline.judge` for every router. Entry point:
+Operating points, measures and bootstrap are :func:`training.judgement.judge` for every router. Entry point:
 :class:`Bench`.
 """
 
@@ -21,9 +21,10 @@ from routing_data import implied_prices
 from training.calibrate import calibrate
 from training.evaluate import Rows
 from training.fitting import fit, main_pool
+from training.judgement import judge
 from training.lexical import fit_lexical
 from training.operating import regret
-from training.pipeline import export, judge, rows_of
+from training.pipeline import export, rows_of
 from training.settings import EvaluationSettings, Settings
 from training.tokens import calibrate_tokens, fit_tokens
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from serving.records import RecordStatus, RequestRecord, Retained
@@ -41,9 +44,23 @@ class SqliteRecordStore:
         """Return the counts."""
         return self._writer.status()
 
+    async def explored_usd(self, since_unix_s: float) -> Mapping[str, float]:
+        """Return what exploring has cost since then, what is not known of it at the expected cost; asks the writer."""
+        return await self._writer.change(partial(_explored_usd, since_unix_s))
+
     def close(self) -> None:
         """Write what is queued and stop the writer. Idempotent."""
         self._writer.close()
+
+
+def _explored_usd(since_unix_s: float, database: sqlite3.Connection) -> dict[str, float]:
+    # As the partial index has it, so that only explored requests are read.
+    rows = database.execute(
+        "SELECT coalesce(scenario, ''), sum(coalesce(explore_usd, expected_cost_usd, 0.0)) FROM request "
+        "WHERE is_explored = 1 AND time_unix_s >= ? GROUP BY 1",
+        (since_unix_s,),
+    )
+    return dict(rows.fetchall())
 
 
 REQUESTS = Table("request", RequestRecord._fields)

@@ -50,7 +50,6 @@ class SqliteFeedbackStore:
     def __init__(self, writer: SqliteWriter) -> None:
         self._writer = writer
         self._n_votes: Counter[str] = Counter()
-        self._n_signals: Counter[str] = Counter()
 
     async def cast(self, votes: Sequence[tuple[Vote, Voter]], now_unix_s: float, window_s: float) -> Sequence[Verdict]:
         """Judge votes in their order and keep what counts, in one change; see :func:`cast`."""
@@ -60,7 +59,6 @@ class SqliteFeedbackStore:
 
     def signal(self, request_id: str, key: str, sign: str, now_unix_s: float) -> None:
         """Queue a row that nobody waits for."""
-        self._n_signals[sign] += 1
         self._writer.add(FEEDBACK, (request_id, key, "signal", "signal", _AGAINST, None, sign, now_unix_s))
 
     def count(self, status: str) -> None:
@@ -69,7 +67,7 @@ class SqliteFeedbackStore:
 
     def status(self) -> FeedbackStatus:
         """Return the counts."""
-        return FeedbackStatus({status: self._n_votes[status] for status in STATUSES}, dict(self._n_signals))
+        return FeedbackStatus({status: self._n_votes[status] for status in STATUSES})
 
 
 def cast(

@@ -87,8 +87,8 @@ def test_the_width_is_the_published_one():
 
 
 def test_burn_in_needs_units_that_share_the_requests():
-    assert not interval(arm(49, 1.0, seed=0), 0.05).is_said
-    assert interval(arm(50, 1.0, seed=0), 0.05).is_said
+    assert not interval(arm(49, 3.0, seed=0), 0.05).is_said
+    assert interval(arm(50, 3.0, seed=0), 0.05).is_said
     n = np.ones(100)
     n[0] = 1_000  # one key sends nearly everything
     assert not interval(ArmTotals.of(n, n + np.random.default_rng(0).normal(size=100)), 0.05).is_said
@@ -146,11 +146,21 @@ def test_relative_change_is_what_it_says():
 
 
 def test_bounds_are_cut_to_what_is_possible():
-    failed = np.zeros(400)
-    failed[:30] = 1
-    share = interval(ArmTotals.of(np.ones(400), failed), 0.001)
-    assert share.low < 0 and share.within(0, 1).low == 0
+    right = np.ones(100)
+    right[:8] = 0
+    share = interval(ArmTotals.of(np.ones(100), right), 0.001)
+    assert share.high > 1 and share.within(0, 1).high == 1 and share.within(0, 1).low == share.low
     assert not interval(ArmTotals(), 0.05).within(0, 1).is_said
+
+
+def test_a_mean_may_be_further_above_than_below():
+    # Of 0.002 with half-width w the bounds are m − w and the m' with m' − w m' / m = m.
+    rng = np.random.default_rng(0)
+    totals = ArmTotals.of(np.ones(500), np.exp(1.5 * rng.standard_normal(500)))
+    found = interval(totals, 0.05)
+    width = found.value - found.low
+    assert found.high * (1 - width / found.value) == pytest.approx(found.value)
+    assert found.high - found.value > 1.5 * width
 
 
 def looks(rng: np.random.Generator, shape: tuple[int, int], every: int):
@@ -192,14 +202,19 @@ def test_peeking_is_allowed_while_the_same_units_send_on(unit_deviation):
 
 
 def test_an_effect_is_found_about_when_planned():
-    rng = np.random.default_rng(4)
     pilot = arm(1_000, 3.0, seed=9)
     planned = units_needed(pilot, 0.2, power=0.8)
     assert planned is not None
-    y = rng.standard_normal((200, planned, 2)) + np.array([3.2, 3.0])
-    ones = np.ones((200, planned // 2))
-    found = difference(ArmTotals.of(ones, y[:, : planned // 2, 0]), ArmTotals.of(ones, y[:, : planned // 2, 1]), 0.05)
-    assert 0.68 < found.excludes(0).mean() < 0.92  # at the last look alone
+    steps = planned // 40
+    values = 3 + np.random.default_rng(4).standard_normal((400, 2, 20, steps))
+    values[:, 0] += 0.2
+
+    def totals(y):
+        ones = np.broadcast_to(np.cumsum(np.full(20, float(steps))), y.shape[:2])
+        return ArmTotals(ones, ones, y.sum(2).cumsum(1), ones, (y * y).sum(2).cumsum(1), y.sum(2).cumsum(1))
+
+    found = difference(totals(values[:, 0]), totals(values[:, 1]), 0.05).excludes(0)
+    assert 0.75 < found.any(axis=1).mean() < 0.95
 
 
 def test_planning_asks_for_more_where_it_must():

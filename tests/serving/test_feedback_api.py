@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -35,18 +36,52 @@ async def voted(gateway, name: str | None = None, **said: object):
     return await gateway.client.post("/v1/feedback", json=said, headers=shown(name) if name else None)
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_vote_right_after_the_answer_finds_its_request(keep, is_stream) -> None:
+async def test_a_vote_right_after_the_answer_finds_its_request(keep) -> None:
     async with keep() as gateway:
-        for n in range(10):
-            body = {"model": "auto", "messages": [{"role": "user", "content": f"Say {n}."}], "stream": is_stream}
-            async with gateway.client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                name = answer.headers["x-request-id"]
-                async for line in answer.aiter_lines():
-                    if line.endswith("[DONE]"):
-                        break  # the client knows that the answer is whole before its connection does
-                said = await voted(gateway, request_id=name, rating=0.5)
+        for _ in range(5):
+            said = await voted(gateway, request_id=await asked(gateway), rating=0.5)
             assert (said.status_code, said.json()["status"]) == (200, "kept"), said.text
+
+
+@asynccontextmanager
+async def open_ended_provider() -> AsyncIterator[str]:
+    """Serve one streamed answer whose connection stays open after its last event; give the candidate's TOML."""
+    chunk = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+
+    is_over = asyncio.Event()
+    handling: list[asyncio.Task[None] | None] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handling.append(asyncio.current_task())
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + chunk + b"data: [DONE]\n\n")
+            await is_over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield (
+            f'[[providers]]\nname = "raw"\nbase_url = "http://127.0.0.1:{port}/v1"\napis = ["chat"]\n'
+            '[[candidates]]\nname = "large"\ndeployments = [{ provider = "raw", model = "m" }]\n'
+        )
+    finally:
+        server.close()
+        is_over.set()
+        await asyncio.gather(*filter(None, handling))
+
+
+async def test_a_vote_right_after_the_last_event_of_a_stream_finds_its_request(keep) -> None:
+    """The stream is not over yet for the gateway: its provider keeps the connection open."""
+    body = {"model": "large", "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
+    async with open_ended_provider() as candidate, keep(candidate) as gateway:
+        async with gateway.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            async for line in answer.aiter_lines():
+                if line.endswith("[DONE]"):
+                    said = await voted(gateway, request_id=answer.headers["x-request-id"], rating=0.5)
+                    break
+        assert (said.status_code, said.json()["status"]) == (200, "kept"), said.text
 
 
 async def test_one_vote_of_a_key_counts_and_the_latest_stands(keep) -> None:

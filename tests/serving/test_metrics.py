@@ -10,6 +10,7 @@ import pytest
 from serving.admission import AdmissionStatus
 from serving.capacity import N_TELLING
 from serving.emulated_faults import Fault
+from serving.feedback import FeedbackStatus
 from serving.health import RetryBudget
 from serving.metrics import CONTENT_TYPE, Observed, exposition
 from serving.pool import Pool
@@ -95,6 +96,7 @@ def observed(pool: Pool) -> Observed:
         "tiny@1",
         1.0e9,
         1.5e9 + 0.25,
+        feedback=FeedbackStatus({"kept": 5, "late": 1}),
     )
 
 
@@ -126,6 +128,7 @@ def test_counts_of_the_pool_are_samples() -> None:
     assert value_of(families, "turnout_answer_seconds_bucket", **of, le="0.25") == 0
     assert value_of(families, "turnout_answer_seconds_bucket", **of, le="0.5") == 2
     assert value_of(families, "turnout_answer_seconds_sum", **of) == pytest.approx(0.6)
+    assert value_of(families, "turnout_feedback_votes_total", status="kept") == 5
     assert value_of(families, "turnout_records_written_total") == 7
     assert value_of(families, "turnout_records_dropped_total") == 2
     assert value_of(families, "turnout_records_failing") == 1

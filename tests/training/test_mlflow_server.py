@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ import pytest
 from router.bundle import load
 from training.errors import NoSuchVersion, PromotionRefused, StoreDamaged, TrackingFailed
 from training.promotion import promote, rollback
-from training.registry import MlflowStore, register_challenger
+from training.registry import MlflowStore, record, register_challenger
+from training.settings import read_settings
 from training.sync import Sync
 
 mlflow = pytest.importorskip("mlflow", reason="the training extra is not installed")
 PASSED = {"name": "slices", "is_passed": True, "measured": 0.001, "bound": 0.02, "reason": ""}
 FAILED = {"name": "calibration", "is_passed": False, "measured": 0.09, "bound": 0.05, "reason": "too far off"}
 START_WITHIN_S = 60.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +154,55 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     (other / "manifest.json").write_bytes((other / "manifest.json").read_bytes().replace(b"2026-11-22", b"2026-11-23"))
     with pytest.raises(StoreDamaged, match="a version of its own"):
         store.register(other, [PASSED])
+
+
+def test_a_run_that_mlflow_began_is_joined_and_left_open(server, trained, small_config, tmp_path, monkeypatch):
+    uri, _ = server
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    begun = client.create_run(client.create_experiment("project"))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "curve.png").write_bytes(b"PNG")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", begun.info.run_id)
+    assert record(trained, read_settings(small_config), artefacts_dir=tmp_path / "report") == begun.info.run_id
+    run = client.get_run(begun.info.run_id)
+    assert run.info.status == "RUNNING", "who began it ends it"
+    assert run.data.params["heads.n_nets"] == "2"
+    assert {entry.path for entry in client.list_artifacts(begun.info.run_id)} == {"bundle", "report"}
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """Return a folder that says which commands this checkout has: what is installed may be older or elsewhere."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["turnout.commands"]
+    info = tmp_path / "commands" / "turnout-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: turnout\nVersion: 0\n")
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[turnout.commands]", *lines, ""]))
+    return info.parent
+
+
+def test_mlflow_run_promotes_in_the_name_of_somebody(server, tmp_path, trained, commands):
+    uri, _ = server
+    store = MlflowStore(uri)
+    made = store.register(trained.directory, [PASSED])
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PYTHONPATH": os.pathsep.join((str(commands), str(ROOT), str(ROOT / "datasets"))),
+    }
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT / "training"), "-e", "promote", "--env-manager", "local"]
+    done = subprocess.run(
+        [*command, "-P", "by=Ada L"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert store.aliases()["champion"] == made.version
+    assert store.history()[-1].by == "Ada L"
+    (run, *_) = mlflow.MlflowClient(tracking_uri=uri).search_runs(["0"])
+    assert run.info.status == "FINISHED" and run.data.params["version"] == "challenger"
 
 
 def test_a_server_that_is_gone_is_said_once_and_the_links_stay(server, tmp_path, monkeypatch, write_tiny_bundle):

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +24,13 @@ def store(tmp_path: Path) -> DirectoryStore:
 @pytest.fixture
 def bundle(tmp_path: Path, write_tiny_bundle):
     return lambda version: write_tiny_bundle(tmp_path / "made" / version, version)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a tracking store with nothing in it; making one takes a second."""
+    pytest.importorskip("mlflow", reason="the training extra is not installed")
+    return f"sqlite:///{tmp_path_factory.mktemp('empty')}/new.db"
 
 
 def run(command, *arguments, typed: str = ""):
@@ -96,28 +102,25 @@ def test_a_directory_without_versions_says_so(store):
     assert result.exit_code == 1 and "it has no version" in result.output
 
 
-def test_sync_looks_once_and_says_what_is_so(tmp_path):
-    pytest.importorskip("mlflow", reason="the training extra is not installed")
-    uri = f"sqlite:///{tmp_path}/new.db"
-    result = run(sync, "--tracking-uri", uri, "--out", tmp_path / "out", "--once")
-    assert result.exit_code == 1 and f"champion: nobody in {uri} (turnout)" in result.output
+def test_sync_looks_once_and_says_what_is_so(empty, tmp_path):
+    result = run(sync, "--tracking-uri", empty, "--out", tmp_path / "out", "--once")
+    assert result.exit_code == 1 and f"champion: nobody in {empty} (turnout)" in result.output
     unreachable = run(sync, "--tracking-uri", "postgresq://me:hunter2@x", "--out", tmp_path / "o", "--once")
     assert unreachable.exit_code == 1 and "postgresq://x" in unreachable.output and "hunter2" not in unreachable.output
 
 
-def test_sync_ends_when_asked_to(tmp_path):
-    pytest.importorskip("mlflow", reason="the training extra is not installed")
-    code = (
-        "from training.promotion_commands import sync; "
-        f"sync(['--tracking-uri', 'sqlite:///{tmp_path}/new.db', '--out', r'{tmp_path}/out', '--every', '600'])"
-    )
-    process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None and "champion: nobody" in process.stdout.readline()
-        began = time.monotonic()
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(20) == 0 and time.monotonic() - began < 20
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+def test_sync_ends_when_asked_to(empty, tmp_path):
+    out = tmp_path / "out"
+
+    def ask() -> None:
+        # It is written by the first look, when the process listens to signals already.
+        while not (out / "follows.txt").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    result = run(sync, "--tracking-uri", empty, "--out", out, "--every", 600)
+    asking.join()
+    assert result.exit_code == 0 and result.output.count("champion: nobody") == 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,264 @@
+"""Champion and challenger on the same held-out rows, at the same prices, and how sure a difference is.
+
+Everything is paired: a difference is taken row by row, so what makes a prompt hard for both cancels. Rows of one group
+are one observation (:func:`difference`). Entry points: :func:`meet`, :class:`Contest`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from router.bundle import Bundle
+from router.domain import Policy
+from router.policy import choose
+from routing_data import OutcomeTable
+from training import metrics
+from training.duplicates import Overlap
+from training.evaluate import Rows
+from training.measure import rows_of
+from training.topics import topics_of
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+_LEAST_GROUPS = 5
+_TIMED_TEXTS, _TIMED_ROUNDS = 60, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean difference with one-sided bounds.
+
+    Parameters
+    ----------
+    value, low, high : float
+        The bounds hold with the confidence asked for, each on its own; NaN from fewer than five groups.
+    n_groups : int
+    """
+
+    value: float
+    low: float
+    high: float
+    n_groups: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contest:
+    """Both bundles on the same rows.
+
+    Parameters
+    ----------
+    champion, challenger : Bundle
+    old, new : Rows
+        What each says of the rows; the columns are the candidates that both know.
+    slices : tuple of str or None
+        Each row's task, small ones joined; None where the rows tell none apart.
+    overlap : Overlap
+        Of the holdout with what the challenger was taught.
+    time_ratio : float
+        Decision time, challenger over champion.
+    confidence : float
+    """
+
+    champion: Bundle
+    challenger: Bundle
+    old: Rows
+    new: Rows
+    slices: tuple[str, ...] | None
+    overlap: Overlap
+    time_ratio: float
+    confidence: float
+
+    @property
+    def missing(self) -> list[str]:
+        """Candidates of the champion that the challenger does not know."""
+        return [name for name in self.champion.manifest.names if name not in self.challenger.manifest.names]
+
+    @property
+    def slice_names(self) -> list[str]:
+        """Names of the slices, sorted."""
+        return sorted(set(self.slices or ()))
+
+    def rows_in(self, name: str | None) -> NDArray[np.bool_]:
+        """Return which rows a slice has, shape (n,); all for None."""
+        if name is None or self.slices is None:
+            return np.ones(len(self.old.tasks), bool)
+        here: NDArray[np.bool_] = np.array([own == name for own in self.slices], bool)
+        return here
+
+    def loss(self, kept: NDArray[np.bool_], column: int | None = None, n_looks: int = 1) -> Difference:
+        """Return by how much the challenger's mean squared error exceeds the champion's, on some rows.
+
+        Of ``n_looks`` such questions the bounds hold all together (Bonferroni).
+        """
+        quality = self.old.quality[kept]
+        counts = np.isfinite(quality).astype(np.float64)
+        if self.old.weights is not None:
+            counts *= self.old.weights[kept]
+        observed = np.where(np.isfinite(quality), quality, 0.0)
+        change = (self.new.predicted[kept] - observed) ** 2 - (self.old.predicted[kept] - observed) ** 2
+        if column is not None:
+            counts, change = counts[:, [column]], change[:, [column]]
+        groups = [group for group, keep in zip(self.old.groups, kept, strict=True) if keep]
+        return difference((change * counts).sum(axis=1), counts.sum(axis=1), groups, self._each(n_looks))
+
+    def presets(self) -> list[str]:
+        """Names of presets that both bundles have."""
+        return [name for name in self.champion.manifest.presets if name in self.challenger.manifest.presets]
+
+    def _each(self, n_looks: int) -> float:
+        return 1 - (1 - self.confidence) / max(n_looks, 1)
+
+    def utility_loss(self, preset: str, kept: NDArray[np.bool_], n_looks: int = 1) -> Difference:
+        """Return what is lost at a preset, each bundle at its own, in units of quality; ``n_looks`` as of :meth:`loss`.
+
+        Utility is quality − cost / what a unit of quality is worth there. The two bundles' presets may value it
+        differently; the value kinder to the challenger counts, since the other would punish a different choice of
+        dial, not a worse prediction.
+        """
+        at = np.flatnonzero(kept & self.old.complete & self.new.complete)
+        old, new = self.old.take(at), self.new.take(at)
+        mine, yours = (chosen(rows, b, preset) for rows, b in ((new, self.challenger), (old, self.champion)))
+        every = np.arange(len(at))
+        lost_quality = old.quality[every, yours] - old.quality[every, mine]
+        spent_more = old.cost_usd[every, mine] - old.cost_usd[every, yours]
+        tried = [
+            difference(lost_quality + spent_more / worth, np.ones(len(at)), old.groups, self._each(n_looks))
+            for worth in {_worth(self.champion, preset), _worth(self.challenger, preset)}
+        ]
+        return min(tried, key=lambda found: found.low)
+
+    def ece(self, rows: Rows) -> tuple[float, float]:
+        """Return the calibration error averaged over candidates, and what a calibrated predictor would show."""
+        errors, floors = [], []
+        for j in range(len(rows.candidates)):
+            observed = np.isfinite(rows.quality[:, j])
+            counts = np.ones(int(observed.sum())) if rows.weights is None else rows.weights[observed, j]
+            if counts.sum() > 0:
+                score = rows.predicted[observed, j]
+                errors.append(float(metrics.ece(score, rows.quality[observed, j], counts[None, :])[0]))
+                floors.append(metrics.ece_floor(score))
+        return float(np.mean(errors)), float(np.mean(floors))
+
+
+def difference(numerator: Vector, denominator: Vector, groups: Sequence[str], confidence: float) -> Difference:
+    """Return a ratio of sums with bounds that take rows of one group as one observation.
+
+    Linearised variance of a ratio estimator over clusters (Cochran 1977, §6.3) and Student's t.
+
+    Parameters
+    ----------
+    numerator, denominator : ndarray of shape (n,)
+        Per row; the ratio of their sums is the difference.
+    groups : sequence of n str
+    confidence : float in (0, 1)
+        Of each bound.
+
+    Returns
+    -------
+    Difference
+    """
+    names, group = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    total = np.bincount(group, numerator, len(names)) if len(names) else np.zeros(0)
+    count = np.bincount(group, denominator, len(names)) if len(names) else np.zeros(0)
+    present = count > 0
+    total, count, n = total[present], count[present], int(present.sum())
+    if n == 0:
+        return Difference(float("nan"), float("nan"), float("nan"), 0)
+    value = float(total.sum() / count.sum())
+    if n < _LEAST_GROUPS:
+        return Difference(value, float("nan"), float("nan"), n)
+    error = np.sqrt(((total - value * count) ** 2).sum() * n / (n - 1)) / count.sum()
+    half = float(student.ppf(confidence, n - 1) * error)
+    return Difference(value, value - half, value + half, n)
+
+
+def chosen(rows: Rows, bundle: Bundle, preset: str) -> NDArray[np.intp]:
+    """Return the column that a bundle's preset chooses on each row, shape (n,)."""
+    policy: Policy = bundle.manifest.presets[preset]
+    latency = rows.output_tokens if policy.kind == "latency" else None
+    anchor = rows.candidates.index(policy.anchor) if policy.anchor in rows.candidates else None
+    return choose(rows.predicted, rows.predicted_cost, policy, latency_s=latency, anchor=anchor)
+
+
+def _worth(bundle: Bundle, preset: str) -> float:
+    """Return USD per unit of quality at a preset; where its kind does not say, at ``balanced``, else nothing counts."""
+    presets = bundle.manifest.presets
+    for name in (preset, "balanced"):
+        if name in presets and presets[name].kind == "willingness_to_pay_usd" and presets[name].value > 0:
+            return presets[name].value
+    return float("inf")
+
+
+def meet(
+    champion: Bundle,
+    challenger: Bundle,
+    holdout: OutcomeTable,
+    weights: Matrix | None,
+    overlap: Overlap,
+    *,
+    min_slice: int,
+    confidence: float,
+    time_ratio: Callable[[Bundle, Bundle, Sequence[str]], float] | None = None,
+) -> Contest:
+    """Let two bundles predict the same held-out rows.
+
+    Parameters
+    ----------
+    champion, challenger : Bundle
+    holdout : OutcomeTable
+        Rows that taught neither.
+    weights : ndarray of shape (n, m) or None
+        For how many outcomes each counts.
+    overlap : Overlap
+    min_slice : int
+        Prompts of a task slice.
+    confidence : float
+    time_ratio : callable, optional
+        Default: :func:`measured_time_ratio`.
+
+    Returns
+    -------
+    Contest
+    """
+    common = [
+        name for name in holdout.candidates if name in champion.manifest.names and name in challenger.manifest.names
+    ]
+    if weights is not None:
+        weights = weights[:, [holdout.candidates.index(name) for name in common]]
+    table = holdout.select(candidates=common)
+    prices = {column.name: column.reference_price for column in challenger.manifest.candidates}
+    old, new = (replace(rows_of(bundle, table, prices), weights=weights) for bundle in (champion, challenger))
+    ratio = measured_time_ratio if time_ratio is None else time_ratio
+    return Contest(
+        champion,
+        challenger,
+        old,
+        new,
+        topics_of(table.tasks, min_slice),
+        overlap,
+        ratio(champion, challenger, table.prompts),
+        confidence,
+    )
+
+
+def measured_time_ratio(champion: Bundle, challenger: Bundle, texts: Sequence[str]) -> float:
+    """Return the median decision time of one over that of the other, by turns on the same texts, the best of five."""
+    texts = list(texts[:_TIMED_TEXTS])
+    if not texts:
+        return 1.0
+    best = np.full((2, len(texts)), np.inf)
+    for _ in range(_TIMED_ROUNDS):
+        for i, text in enumerate(texts):
+            for row, bundle in enumerate((champion, challenger)):
+                begun = time.perf_counter()
+                bundle.predictor.predict(bundle.encoder.encode([text]))
+                best[row, i] = min(best[row, i], time.perf_counter() - begun)
+    median = np.median(best, axis=1)
+    return float(median[1] / median[0])

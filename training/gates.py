@@ -1,0 +1,163 @@
+"""The gates a challenger must pass before it may serve; each is a row of :data:`GATES`.
+
+Two kinds of rule, since a holdout is finite. On the whole the challenger must be *shown to be not worse*: the upper
+end of the interval of its loss stays below the bound. By slice, candidate and preset, where rows are few, it must *not
+be shown to be worse*: it is refused when the lower end exceeds the bound, at a confidence that holds for all slices
+together, so that an honest challenger passes however many there are, and a damaged slice is caught as soon as its rows
+can tell. Entry point: :func:`judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import isfinite
+
+import numpy as np
+
+from router.bundle import Bundle
+from training.contest import Contest
+from training.gate_results import GateResult
+from training.retrain_settings import GateSettings
+
+Gate = Callable[[Contest, GateSettings], Iterator[GateResult]]
+
+
+def judge(contest: Contest, settings: GateSettings) -> tuple[GateResult, ...]:
+    """Put a challenger through every gate.
+
+    Parameters
+    ----------
+    contest : Contest
+    settings : GateSettings
+
+    Returns
+    -------
+    tuple of GateResult
+        ``reason`` says what was found, whether it passed or not.
+    """
+    return tuple(result for gate in GATES for result in gate(contest, settings))
+
+
+def _holdout(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    n = len(contest.old.tasks)
+    yield _at_least("holdout", n, settings.min_prompts, f"{n:,} prompts held out")
+    found = contest.overlap
+    yield _at_most("holdout repeated", found.n_same, 0, f"{found.n_same:,} held-out prompts are also taught")
+    share = found.n_near / max(found.n_holdout, 1)
+    yield _at_most("holdout nearly repeated", share, settings.near_share, f"{found.n_near:,} are nearly taught")
+
+
+def _candidates(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    missing = contest.missing
+    lost = f"the challenger does not know {', '.join(missing)}" if missing else "it knows every candidate"
+    yield _at_most("candidates", len(missing), 0, lost)
+
+
+def _loss(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    found = contest.loss(contest.rows_in(None))
+    words = f"squared error {found.value:+.4f}, at most {found.high:+.4f}, over {found.n_groups:,} groups"
+    # Not to know is not to have shown.
+    high = found.high if isfinite(found.high) else float("inf")
+    yield GateResult("loss", high <= settings.loss, high, settings.loss, words)
+
+
+def _loss_by_slice(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    for name in contest.slice_names:
+        found = contest.loss(contest.rows_in(name), n_looks=len(contest.slice_names))
+        words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
+        yield _not_shown(f"loss in {name}", found.low, settings.slice_loss, words)
+
+
+def _loss_by_candidate(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    for column, name in enumerate(contest.old.candidates):
+        found = contest.loss(contest.rows_in(None), column, len(contest.old.candidates))
+        words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
+        yield _not_shown(f"loss of {name}", found.low, settings.candidate_loss, words)
+
+
+def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    if len(contest.old.candidates) < 2 or not (contest.old.complete & contest.new.complete).any():
+        words = "not measured: no held-out prompt has every candidate's outcome and cost"
+        yield GateResult("utility", True, None, settings.utility, words)
+        return
+    presets, slices = contest.presets(), contest.slice_names
+    for preset in presets:
+        found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
+        words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+        yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
+        if slices:
+            n_looks = len(presets) * len(slices)
+            each = [(contest.utility_loss(preset, contest.rows_in(name), n_looks), name) for name in slices]
+            found, name = max(each, key=lambda one: one[0].low if isfinite(one[0].low) else -np.inf)
+            words = f"{name}: {-found.value:+.4f}, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+            yield _not_shown(f"utility at {preset}, worst slice", found.low, settings.slice_utility, words)
+
+
+def _calibration(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    (old, _), (new, floor) = contest.ece(contest.old), contest.ece(contest.new)
+    bound = max(old, floor) + settings.ece
+    words = f"calibration error {new:.3f}; champion {old:.3f}, calibrated {floor:.3f}"
+    yield _at_most("calibration", new, bound, words)
+
+
+def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    theirs = contest.challenger.manifest.certificates
+    for preset, certificate in contest.champion.manifest.certificates.items():
+        if certificate.abstained:
+            continue
+        own = theirs.get(preset)
+        if own is None or own.abstained:
+            words = f"the champion's promise ({certificate.sentence()}) could not be certified again"
+        elif own.goal != certificate.goal or _weaker(own.level, certificate.level, certificate.goal):
+            words = f"promises {own.goal} {own.level:g}; the champion {certificate.goal} {certificate.level:g}"
+        elif own.confidence < certificate.confidence:
+            words = f"confidence {own.confidence:g}; the champion {certificate.confidence:g}"
+        else:
+            yield GateResult(f"certificate {preset}", True, own.level, certificate.level, own.sentence())
+            continue
+        yield GateResult(f"certificate {preset}", False, None if own is None else own.level, certificate.level, words)
+
+
+def _weaker(own: float, other: float, goal: str) -> bool:
+    return own > other if goal == "fall_below" else own < other
+
+
+def _speed_and_size(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    ratio = contest.time_ratio
+    yield _at_most("decision time", ratio, settings.latency, f"{ratio:.2f} times the champion's")
+    own, other = (_n_bytes(bundle) / 1e6 for bundle in (contest.challenger, contest.champion))
+    bound = max(settings.size * other, settings.size_mb)
+    yield _at_most("size", own, bound, f"{own:.1f} MB; champion {other:.1f} MB")
+
+
+def _n_bytes(bundle: Bundle) -> int:
+    return sum(entry.n_bytes for entry in bundle.manifest.files.values())
+
+
+GATES: tuple[Gate, ...] = (
+    _holdout,
+    _candidates,
+    _loss,
+    _loss_by_slice,
+    _loss_by_candidate,
+    _utility,
+    _calibration,
+    _certificates,
+    _speed_and_size,
+)
+"""In the order of the table; each yields one row or several."""
+
+
+def _at_most(name: str, measured: float, bound: float, words: str) -> GateResult:
+    return GateResult(name, bool(measured <= bound), float(measured), float(bound), words)
+
+
+def _at_least(name: str, measured: float, bound: float, words: str) -> GateResult:
+    return GateResult(name, bool(measured >= bound), float(measured), float(bound), words)
+
+
+def _not_shown(name: str, low: float, bound: float, words: str) -> GateResult:
+    """Refuse where even the lower end of the interval exceeds the bound; too few rows for an interval show nothing."""
+    return GateResult(
+        name, not (np.isfinite(low) and low > bound), float(low) if np.isfinite(low) else None, bound, words
+    )

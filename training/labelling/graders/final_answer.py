@@ -1,0 +1,44 @@
+r"""Where an answer says its result: after ``####``, in ``\boxed{…}``, or after the last "answer:" or "answer is"."""
+
+from __future__ import annotations
+
+import re
+
+_SAID = re.compile(r"(?:####|\banswer\s*(?:is\s*:?|:|=))[ \t*_`\"']*([^\n]+)", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\s*\{")
+#: Of a longer answer the end is read: results stand there, and the time for it is bounded.
+MAX_CHARACTERS = 20_000
+
+
+def final_answer(text: str) -> str | None:
+    """Return what an answer marks as its result.
+
+    Parameters
+    ----------
+    text : str
+        The whole answer.
+
+    Returns
+    -------
+    str or None
+        The last that is marked, without emphasis around it; None where nothing is marked.
+    """
+    text = text[-MAX_CHARACTERS:]
+    boxed = _boxed(text)
+    said = [(match.start(), match[1]) for match in _SAID.finditer(text)]
+    found = max([*boxed, *said], default=None)
+    if found is None:
+        return None
+    return found[1].strip().strip("*_`\"'").strip()
+
+
+def _boxed(text: str) -> list[tuple[int, str]]:
+    found = []
+    for match in _BOXED.finditer(text):
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        if not depth:
+            found.append((match.start(), text[match.end() : end - 1]))
+    return found

@@ -1,0 +1,213 @@
+"""The command ``turnout retrain``: options in, the table of gates out.
+
+Exit codes: 0 all gates passed, or nothing to do; 1 an error; 3 the challenger was refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from training.command_errors import errors
+
+if TYPE_CHECKING:
+    from training.gate_results import GateResult
+    from training.retrain import Retrained
+    from training.retrain_settings import Retraining
+
+EXIT_REFUSED = 3
+_POLL_S = 60.0
+_PATH = click.Path(path_type=Path)
+_Once = Callable[[Path, bool], bool]
+
+
+@click.command()
+@click.option("--champion", required=True, type=_PATH, help="The bundle that serves; a link to it will do.")
+@click.option("--out", required=True, type=_PATH, help="models/NAME/VERSION; with --watch models/NAME.")
+@click.option("--log", type=_PATH, help="An exported decision log with its feedback ('turnout log export').")
+@click.option("--data", "tables", multiple=True, type=_PATH, help="Labelled table; may be given again.")
+@click.option("--config", type=_PATH, help="TOML: that of 'turnout train', with [retrain], [feedback], [gates].")
+@click.option("--encoder", type=click.Choice(["new", "champion"]), help="Over the configuration's.")
+@click.option("--since", metavar="DURATION", help="Only votes younger than this, as in 30d.")
+@click.option("--min-new-labels", type=click.IntRange(min=0), help="Do nothing below so many new votes.")
+@click.option("--strict", is_flag=True, help="No key above its share of the feedback, even where keys are few.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
+@click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
+@click.option("--directory", type=_PATH, help="Keep versions in this folder, without MLflow.")
+@click.option("--no-tracking", is_flag=True, help="Register nowhere.")
+@click.option("--watch", "is_watching", is_flag=True, help="Stay, and retrain when a trigger says so.")
+@click.option("--when-new-labels", type=click.IntRange(min=1), help="Trigger of --watch.")
+@click.option("--every", metavar="DURATION", help="Trigger of --watch, as in 24h.")
+def retrain(
+    champion: Path,
+    out: Path,
+    log: Path | None,
+    tables: tuple[Path, ...],
+    config: Path | None,
+    encoder: str | None,
+    since: str | None,
+    min_new_labels: int | None,
+    strict: bool,
+    overwrite: bool,
+    tracking_uri: str | None,
+    name: str,
+    directory: Path | None,
+    no_tracking: bool,
+    is_watching: bool,
+    when_new_labels: int | None,
+    every: str | None,
+) -> None:
+    """Make a challenger from feedback and labels, and put it through the gates against the champion."""
+    if log is None and not tables:
+        raise click.UsageError("give --log, --data or both")
+    if is_watching and (log is None or (when_new_labels is None and every is None)):
+        raise click.UsageError("--watch needs --log and a trigger: --when-new-labels, --every or both")
+    if not is_watching and (when_new_labels is not None or every is not None):
+        raise click.UsageError("--when-new-labels and --every are triggers of --watch")
+    with errors():
+        from training.retrain_settings import read_retrain_settings
+        from training.triggers import seconds_of
+
+        settings = _over(read_retrain_settings(config), encoder, min_new_labels, strict)
+        span_s = None if since is None else seconds_of(since)
+        every_s = None if every is None else seconds_of(every)
+
+        def once(target: Path, replacing: bool) -> bool:
+            since_unix_s = 0.0
+            if span_s is not None:
+                since_unix_s = (datetime.now(UTC) - timedelta(seconds=span_s)).timestamp()
+            done = _run(champion, target, settings, tables, log, since_unix_s, replacing)
+            _show(done)
+            if not no_tracking:
+                click.echo(_register(done, tracking_uri, directory, name))
+            return done.is_passed
+
+        if is_watching:
+            assert log is not None
+            _watch(champion, out, log, when_new_labels, every_s, once)
+            return
+        if log is not None and settings.retrain.min_new_labels:
+            n_new = _n_new(log, champion)
+            if n_new < settings.retrain.min_new_labels:
+                click.echo(f"{n_new:,} new votes; {settings.retrain.min_new_labels:,} are wanted: nothing done")
+                return
+        passed = once(out, overwrite)
+    if not passed:
+        raise click.exceptions.Exit(EXIT_REFUSED)
+
+
+def _over(settings: Retraining, encoder: str | None, min_new_labels: int | None, strict: bool) -> Retraining:
+    """Put options over the file's settings."""
+    from dataclasses import replace
+
+    chosen = settings.retrain
+    chosen = chosen if encoder is None else replace(chosen, encoder=encoder)
+    chosen = chosen if min_new_labels is None else replace(chosen, min_new_labels=min_new_labels)
+    feedback = replace(settings.feedback, is_strict=settings.feedback.is_strict or strict)
+    return replace(settings, retrain=chosen, feedback=feedback)
+
+
+def _run(
+    champion: Path,
+    out: Path,
+    settings: Retraining,
+    tables: Sequence[Path],
+    log: Path | None,
+    since_unix_s: float,
+    overwrite: bool,
+) -> Retrained:
+    from training.retrain import retrain as run
+
+    return run(
+        champion,
+        out,
+        settings,
+        tables=tables,
+        log=log,
+        since_unix_s=since_unix_s,
+        overwrite=overwrite,
+        tell=lambda stage: click.echo(f"{stage} …", err=True),
+    )
+
+
+def _n_new(log: Path, champion: Path) -> int:
+    from router.bundle import load
+    from training.retrain import n_new_votes
+
+    return n_new_votes(log, load(champion))
+
+
+def _watch(champion: Path, out: Path, log: Path, new_votes: int | None, every_s: float | None, once: _Once) -> None:
+    from router.errors import RouterError
+    from routing_data import DataError
+    from training.errors import TrainingError
+    from training.triggers import Triggers, watch
+
+    def count() -> int:
+        try:
+            return _n_new(log, champion)
+        except (RouterError, TrainingError, OSError) as exc:  # an export or a swap under way; the next look may do
+            click.echo(f"cannot look: {exc}", err=True)
+            return 0
+
+    def run(why: str) -> None:
+        click.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {why}")
+        try:
+            once(out / f"{datetime.now(UTC):%Y.%m.%d-%H%M%S}", False)
+        except (RouterError, DataError, TrainingError, OSError) as exc:  # the champion serves on; so does the watch
+            click.echo(f"no challenger: {exc}", err=True)
+
+    triggers = Triggers(new_votes, every_s)
+    watch(triggers, count, run, now=time.monotonic, sleep=time.sleep, poll_s=_POLL_S)
+
+
+def _register(done: Retrained, tracking_uri: str | None, directory: Path | None, name: str) -> str:
+    """Put the challenger into a store; return what to tell."""
+    gates: list[Mapping[str, object]] = [asdict(gate) for gate in done.gates]
+    bundle = done.trained.directory
+    if directory is not None:
+        from training.directory_store import DirectoryStore
+
+        kept = DirectoryStore(directory).register(bundle, gates)
+        return f"kept as {kept.version} in {directory}"
+    from training.registry import register_challenger
+
+    kept = register_challenger(bundle, done.report, gates, done.metrics, tracking_uri, name)
+    return f"registered as version {kept.version} of {name}, MLflow run {kept.run_id}"
+
+
+def _show(done: Retrained) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if done.trained.report["simulated"]:
+        console.print("[bold yellow]outcomes are SIMULATED: good for trying the program, not for judging models[/]")
+    used = done.counts
+    console.print(
+        f"{used.get('n_labelled', 0):,} labelled prompts, {used.get('n_votes_used', 0):,} of "
+        f"{used.get('n_votes', 0):,} votes on {used.get('n_logged', 0):,} prompts",
+        highlight=False,
+    )
+    table = Table(title=f"{done.trained.manifest.id} against {done.trained.report['champion']}")
+    for heading, justify in (("gate", "left"), ("", "left"), ("measured", "right"), ("bound", "right"), ("", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for gate in _in_order(done.gates):
+        mark = "[green]passed[/]" if gate.is_passed else "[bold red]REFUSED[/]"
+        measured, bound = ("–" if value is None else f"{value:.4g}" for value in (gate.measured, gate.bound))
+        table.add_row(gate.name, mark, measured, bound, gate.reason)
+    console.print(table)
+    failed = [gate.name for gate in done.gates if not gate.is_passed]
+    verdict = f"refused by {', '.join(failed)}" if failed else f"all {len(done.gates)} gates passed"
+    console.print(f"{verdict}; wrote {done.trained.directory} and {done.report}", highlight=False)
+
+
+def _in_order(gates: Sequence[GateResult]) -> list[GateResult]:
+    return sorted(gates, key=lambda gate: gate.is_passed)
