@@ -13,11 +13,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.bundle_folder import Fingerprint, fingerprint
 from serving.errors import GatewayError
 from serving.gateway import Gateway
 from serving.state import State, challenged
+from serving.turns import quick_turns
 
 #: ``[server]`` keys that only a restart changes.
 _NEEDS_RESTART = (
@@ -81,12 +82,14 @@ class Reloader:
         if await asyncio.to_thread(fingerprint, directory) == state.challenger.fingerprint:
             return
         try:
-            changed = await asyncio.to_thread(challenged, state)
+            with quick_turns():
+                changed = await asyncio.to_thread(challenged, state)
         except Exception as error:  # nothing that lies there may end the watch
             logs.failure("shadow_failed", error)
             return
         if self._gateway.state is state:
             self._gateway.swap(changed)
+        await asyncio.to_thread(heap.trim)
 
     async def reload(self) -> bool:
         """Build the new state and swap it in; say whether that worked."""
@@ -105,6 +108,7 @@ class Reloader:
             logs.failure("reload_failed", error, {"bundle": before.bundle_id})
             return False
         self._gateway.swap(state)
+        await asyncio.to_thread(heap.trim)
         logs.event(
             "reloaded",
             {"bundle": state.bundle_id, "n_candidates": len(state.candidates), "n_keys": len(state.settings.keys)},

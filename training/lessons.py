@@ -29,7 +29,7 @@ from training.retrain_settings import Retraining
 
 Matrix = NDArray[np.float64]
 HOLDOUT = "test"
-_LOG = "log-"
+_LOG, _FEATURES = "log-", "features:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +171,7 @@ def _logged(
         task=frame["task"].where(frame["task"].notna(), "unknown"),
     )
     frame["form"] = [
-        normal(prompt) if prompt else f"features:{digest(row)}"
+        normal(prompt) if prompt else f"{_FEATURES}{digest(row)}"
         for prompt, row in zip(frame["prompt"], frame["features"], strict=True)
     ]
     frame["row"] = pd.factorize(frame["form"])[0]
@@ -221,9 +221,12 @@ def _groups(
     forms = [normal(prompt) for prompt in labelled.prompts] if labelled is not None else []
     logged_forms = logged.prompts["form"].tolist()
     if features is not None:  # a row of features alone may be of a prompt that is there as text
-        by_features = {digest(row): form for row, form in zip(features, [*forms, *logged_forms], strict=True)}
+        by_features: dict[str, str] = {}
+        for row, form in zip(features, [*forms, *logged_forms], strict=True):
+            if not form.startswith(_FEATURES):
+                by_features.setdefault(digest(row), form)
         logged_forms = [
-            by_features.get(form.removeprefix("features:"), form) if form.startswith("features:") else form
+            by_features.get(form.removeprefix(_FEATURES), form) if form.startswith(_FEATURES) else form
             for form in logged_forms
         ]
     row_of: dict[str, int] = {}
