@@ -76,11 +76,17 @@ def _loss_by_candidate(contest: Contest, settings: GateSettings) -> Iterator[Gat
 
 
 def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
-    if len(contest.old.candidates) < 2 or not (contest.old.complete & contest.new.complete).any():
-        words = "not measured: no held-out prompt has every candidate's outcome and cost"
-        yield GateResult("utility", True, None, settings.utility, words)
-        return
     presets, slices = contest.presets(), contest.slice_names
+    if not contest.compares:
+        for preset in presets:
+            found = contest.voted_utility_loss(preset, len(presets))
+            words = (
+                f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, by votes weighed by propensity"
+            )
+            if not isfinite(found.low):
+                words = "not measured: too few held-out answers that these presets would have chosen"
+            yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
+        return
     for preset in presets:
         found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
         words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from training.retrain_settings import Retraining
 
 Matrix = NDArray[np.float64]
 HOLDOUT = "test"
-_LOG = "log-"
+_LOG, _FEATURES = "log-", "features:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +116,11 @@ def gather(
     if log is not None and votes is not None and not votes.frame.empty:
         wanted = champion.manifest.encoder_id if kept is not None else None
         known = {*champion.manifest.names, *(labelled.candidates if labelled is not None else ())}
-        logged = _logged(votes, log.retained(), wanted, known, settings.retrain.min_votes, counts)
+        frame = votes.frame
+        if globs := settings.training.candidates:
+            is_asked = frame["candidate"].map(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+            frame = frame[is_asked.to_numpy(dtype=bool)]
+        logged = _logged(frame, log.retained(), wanted, known, settings.retrain.min_votes, counts)
     if logged is None and labelled is None:
         raise NotEnoughData(
             "there is nothing to learn from: no labelled table, and no vote on a request whose prompt was retained "
@@ -142,7 +147,7 @@ def gather(
 
 
 def _logged(
-    votes: Votes,
+    votes: pd.DataFrame,
     retained: pd.DataFrame,
     encoder_id: str | None,
     known: set[str],
@@ -150,9 +155,7 @@ def _logged(
     counts: dict[str, int],
 ) -> _Logged | None:
     """Keep the votes whose prompt, or its features by this encoder, is known; join those of the same prompt."""
-    frame = votes.frame.merge(
-        retained[["request_id", "prompt", "features", "encoder", "task"]], on="request_id", how="left"
-    )
+    frame = votes.merge(retained[["request_id", "prompt", "features", "encoder", "task"]], on="request_id", how="left")
     has_text = frame["prompt"].notna() & (frame["prompt"].fillna("").str.strip() != "")
     has_features = frame["features"].notna() & ~has_text
     usable = has_features & (frame["encoder"] == encoder_id) if encoder_id is not None else has_features & False
@@ -171,7 +174,7 @@ def _logged(
         task=frame["task"].where(frame["task"].notna(), "unknown"),
     )
     frame["form"] = [
-        normal(prompt) if prompt else f"features:{digest(row)}"
+        normal(prompt) if prompt else f"{_FEATURES}{digest(row)}"
         for prompt, row in zip(frame["prompt"], frame["features"], strict=True)
     ]
     frame["row"] = pd.factorize(frame["form"])[0]
@@ -221,9 +224,12 @@ def _groups(
     forms = [normal(prompt) for prompt in labelled.prompts] if labelled is not None else []
     logged_forms = logged.prompts["form"].tolist()
     if features is not None:  # a row of features alone may be of a prompt that is there as text
-        by_features = {digest(row): form for row, form in zip(features, [*forms, *logged_forms], strict=True)}
+        by_features: dict[str, str] = {}
+        for row, form in zip(features, [*forms, *logged_forms], strict=True):
+            if not form.startswith(_FEATURES):
+                by_features.setdefault(digest(row), form)
         logged_forms = [
-            by_features.get(form.removeprefix("features:"), form) if form.startswith("features:") else form
+            by_features.get(form.removeprefix(_FEATURES), form) if form.startswith(_FEATURES) else form
             for form in logged_forms
         ]
     row_of: dict[str, int] = {}

@@ -90,6 +90,27 @@ def test_a_log_without_exploration_is_refused_for_feedback_and_not_for_predictio
     assert found.proposal.quality.value >= 0.8 and "nothing of it was observed" in found.source
 
 
+def test_requests_in_which_chance_could_not_choose_freely_say_nothing(write_log, log_tables, tmp_path, replay):
+    made = write_log(tmp_path / "made", n_requests=4_000, is_explored=0.4, seed=5)
+    rng = np.random.default_rng(0)
+    requests = made.requests.assign(**BINDING, explorable=",".join(sorted(made.truth.columns)))
+    # In the afternoon the money is spent: who is chosen is the policy's own, for certain.
+    spent = (rng.random(len(requests)) < 0.5) & ~requests["is_explored"]
+    requests.loc[spent, ["explorable", "propensity"]] = [None, 1.0]
+    log_tables(tmp_path / "LOG", requests=requests, feedback=made.feedback)
+    replay = read_replay(DecisionLog(tmp_path / "LOG"))
+    assert replay.is_open is not None and replay.is_open.sum() == (~spent).sum()
+    source = Feedback(replay, made.feedback)
+    assert "more where chance could not choose freely" in source.words
+    n_voted = np.isin(replay.ids, made.feedback["request_id"])
+    assert source.evaluation(replay.chosen).overlap.n == (n_voted & replay.is_open).sum()
+    closed = requests.assign(explorable=None)
+    closed.loc[closed.index[0], "explorable"] = requests["candidate"].iloc[0]
+    log_tables(tmp_path / "CLOSED", requests=closed, feedback=made.feedback)
+    with pytest.raises(NotEnoughData, match="chance could choose among all candidates in none"):
+        Feedback(read_replay(DecisionLog(tmp_path / "CLOSED")), made.feedback)
+
+
 def test_signals_are_no_votes(replay, routed):
     votes = DecisionLog(routed[0]).feedback().assign(source="signal")
     with pytest.raises(NotEnoughData, match="has a vote"):
