@@ -139,7 +139,9 @@ class SqliteWriter:
         self._wake.set()
         try:
             # Who gives up cancels it: then it is skipped, unless it is being made, which nobody hears of.
-            made: T = await asyncio.wait_for(asyncio.wrap_future(change.made), PATIENCE_S)
+            # (Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.)
+            async with asyncio.timeout(PATIENCE_S):
+                made: T = await asyncio.wrap_future(change.made)
         except TimeoutError as error:
             raise StorageUnavailable(
                 "the database cannot be written to at the moment", retry_after_s=PATIENCE_S
