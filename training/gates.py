@@ -80,22 +80,20 @@ def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     if not contest.compares:
         for preset in presets:
             found = contest.voted_utility_loss(preset, len(presets))
-            words = (
-                f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, by votes weighed by propensity"
-            )
+            words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, by votes"
             if not isfinite(found.low):
                 words = "not measured: too few held-out answers that these presets would have chosen"
             yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
         return
     for preset in presets:
         found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
-        words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+        words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
         yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
         if slices:
             n_looks = len(presets) * len(slices)
             each = [(contest.utility_loss(preset, contest.rows_in(name), n_looks), name) for name in slices]
             found, name = max(each, key=lambda one: one[0].low if isfinite(one[0].low) else -np.inf)
-            words = f"{name}: {-found.value:+.4f}, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+            words = f"{name}: {0 - found.value:+.4f}, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
             yield _not_shown(f"utility at {preset}, worst slice", found.low, settings.slice_utility, words)
 
 
