@@ -119,7 +119,13 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
         else:
             yield GateResult(f"certificate {preset}", True, own.level, certificate.level, own.sentence())
             continue
-        yield GateResult(f"certificate {preset}", False, None if own is None else own.level, certificate.level, words)
+        yield GateResult(
+            f"certificate {preset}",
+            not settings.certificates,
+            None if own is None else own.level,
+            certificate.level,
+            words,
+        )
 
 
 def _weaker(own: float, other: float, goal: str) -> bool:

@@ -203,7 +203,11 @@ def _taught(
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
-        presets=champion.manifest.presets,
+        presets={  # but for those that a certificate stood for, which the challenger has not got
+            name: policy
+            for name, policy in champion.manifest.presets.items()
+            if name not in champion.manifest.certificates
+        },
         provenance=provenance,
     )
 

@@ -195,6 +195,9 @@ def test_a_lost_or_weaker_certificate_is_refused(bundle):
     assert "certificate safe" in names(promising, certified(0.05, abstained=True))
     assert "certificate safe" in names(promising, bundle)
     assert "certificate safe" not in names(certified(0.05, abstained=True), bundle)
+    met = replace(contest(bundle, task, quality, same, same), champion=promising)
+    unasked = judge(met, replace(SETTINGS, certificates=False))
+    assert [gate.is_passed for gate in unasked if gate.name == "certificate safe"] == [True]
 
 
 def test_without_rows_that_compare_nothing_is_said_of_deciding(bundle):
