@@ -25,6 +25,8 @@ _RUN = re.compile(
     rb"|(?P<modes>(?:\x4a(?:\x04LEAF|\x0aBRANCH_LEQ)){2,})",
     re.DOTALL,
 )
+#: The longest stretch of a run taken in one step: nothing else of the process runs during a step.
+_RUN_BYTES = 16 * 1024
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -132,7 +134,7 @@ def _fields(view: memoryview, name: str, *, with_runs: bool = False) -> Iterator
     """
     position, end = 0, len(view)
     while position < end:
-        if with_runs and (run := _RUN.match(view, position)):
+        if with_runs and (run := _RUN.match(view, position, position + _RUN_BYTES)):
             if run.lastgroup == "floats":
                 fields = np.frombuffer(run[0], np.uint8).reshape(-1, 5)
                 yield 7, memoryview(np.ascontiguousarray(fields[:, 1:]).tobytes())

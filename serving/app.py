@@ -23,7 +23,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.api_page import PAGE_HEADERS, describe, page
 from serving.client_api import CLIENT_APIS, MESSAGES_PATH
 from serving.control_api import control_api
@@ -49,6 +49,7 @@ from serving.reload import Reloader
 from serving.settings import Settings, state_secret
 from serving.state import State, build
 from serving.storage.storage import NullStorage, SqliteStorage, Storage
+from serving.turns import quick_turns
 
 
 class Application:
@@ -132,6 +133,7 @@ class Application:
                 loop.add_signal_handler(signal.SIGHUP, self.reloader.ask)
                 stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             await self._warm_up()
+            await asyncio.to_thread(heap.trim)
             self.start_s = time.perf_counter() - began_at
             logs.event("ready", self._facts())
             yield
@@ -162,7 +164,8 @@ class Application:
         # The socket is bound once: what a reloaded file says of the host opens and closes nothing.
         host = self._settings.server.host
         made = partial(build, settings, self.emulator.base_url or None, host=host, before=self.gateway.state)
-        state = await asyncio.to_thread(made)
+        with quick_turns():
+            state = await asyncio.to_thread(made)
         if state.explores:
             await restore(self.gateway.exploration, self.gateway.records, time.time())
         return await self.experiments.prepared(state)

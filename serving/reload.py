@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from router.errors import RouterError
-from serving import logs
+from serving import heap, logs
 from serving.bundle_folder import Fingerprint, fingerprint
 from serving.errors import GatewayError
 from serving.gateway import Gateway
@@ -105,6 +105,7 @@ class Reloader:
             logs.failure("reload_failed", error, {"bundle": before.bundle_id})
             return False
         self._gateway.swap(state)
+        await asyncio.to_thread(heap.trim)
         logs.event(
             "reloaded",
             {"bundle": state.bundle_id, "n_candidates": len(state.candidates), "n_keys": len(state.settings.keys)},

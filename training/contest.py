@@ -92,8 +92,11 @@ class Contest:
         here: NDArray[np.bool_] = np.array([own == name for own in self.slices], bool)
         return here
 
-    def loss(self, kept: NDArray[np.bool_], column: int | None = None) -> Difference:
-        """Return by how much the challenger's mean squared error exceeds the champion's, on some rows."""
+    def loss(self, kept: NDArray[np.bool_], column: int | None = None, n_looks: int = 1) -> Difference:
+        """Return by how much the challenger's mean squared error exceeds the champion's, on some rows.
+
+        Of ``n_looks`` such questions the bounds hold all together (Bonferroni).
+        """
         quality = self.old.quality[kept]
         counts = np.isfinite(quality).astype(np.float64)
         if self.old.weights is not None:
@@ -103,14 +106,17 @@ class Contest:
         if column is not None:
             counts, change = counts[:, [column]], change[:, [column]]
         groups = [group for group, keep in zip(self.old.groups, kept, strict=True) if keep]
-        return difference((change * counts).sum(axis=1), counts.sum(axis=1), groups, self.confidence)
+        return difference((change * counts).sum(axis=1), counts.sum(axis=1), groups, self._each(n_looks))
 
     def presets(self) -> list[str]:
         """Names of presets that both bundles have."""
         return [name for name in self.champion.manifest.presets if name in self.challenger.manifest.presets]
 
-    def utility_loss(self, preset: str, kept: NDArray[np.bool_]) -> Difference:
-        """Return what is lost at a preset, each bundle at its own, in units of quality.
+    def _each(self, n_looks: int) -> float:
+        return 1 - (1 - self.confidence) / max(n_looks, 1)
+
+    def utility_loss(self, preset: str, kept: NDArray[np.bool_], n_looks: int = 1) -> Difference:
+        """Return what is lost at a preset, each bundle at its own, in units of quality; ``n_looks`` as of :meth:`loss`.
 
         Utility is quality − cost / what a unit of quality is worth there. The two bundles' presets may value it
         differently; the value kinder to the challenger counts, since the other would punish a different choice of
@@ -123,7 +129,7 @@ class Contest:
         lost_quality = old.quality[every, yours] - old.quality[every, mine]
         spent_more = old.cost_usd[every, mine] - old.cost_usd[every, yours]
         tried = [
-            difference(lost_quality + spent_more / worth, np.ones(len(at)), old.groups, self.confidence)
+            difference(lost_quality + spent_more / worth, np.ones(len(at)), old.groups, self._each(n_looks))
             for worth in {_worth(self.champion, preset), _worth(self.challenger, preset)}
         ]
         return min(tried, key=lambda found: found.low)

@@ -6,6 +6,8 @@
       + InvalidSettings    the configuration cannot be: names the key, the value, what was expected
       + NotEnoughData      too few prompts, candidates or observations to fit and to measure
       + NoOverlap          the log says nothing of a policy: what it does was never done; names the numbers
+      + GoalUnreachable    no setting is known to give the wanted quality or budget; says what comes nearest
+      + GatewayRefused     a gateway cannot be reached or says no; its own words
       + ExportMismatch     the exported graph gives other numbers than the estimators
       + LogUnreadable      an exported decision log is absent, lacks a column or cannot be read
       + ExtraMissing       a package of an extra is not installed; says how to install it
@@ -35,6 +37,14 @@ class NotEnoughData(TrainingError):
 
 class NoOverlap(TrainingError):
     """A decision log says nothing of a policy, since what that does was never done, or hardly ever."""
+
+
+class GoalUnreachable(TrainingError):
+    """No setting is known to give what is wanted."""
+
+
+class GatewayRefused(TrainingError):
+    """A gateway cannot be reached, or refuses what it is asked for."""
 
 
 class ExportMismatch(TrainingError):

@@ -162,6 +162,7 @@ def _by_request(votes: pd.DataFrame, weight: float) -> pd.DataFrame:
     ).reset_index()
     frame["score"] = (frame["weighted"] / frame["weight"]).clip(0, 1)
     amounts = ["input_tokens", "output_tokens", "cost_usd"]
-    frame[amounts] = frame[amounts].astype(np.float64).where(~frame["is_estimated"].to_numpy(dtype=bool)[:, None])
+    frame[amounts] = frame[amounts].astype(np.float64)
+    frame.loc[frame["is_estimated"].to_numpy(dtype=bool), amounts] = np.nan
     frame["weight"] *= weight
     return frame.drop(columns=["weighted", "is_estimated"])

@@ -2,8 +2,9 @@
 
 Two kinds of rule, since a holdout is finite. On the whole the challenger must be *shown to be not worse*: the upper
 end of the interval of its loss stays below the bound. By slice, candidate and preset, where rows are few, it must *not
-be shown to be worse*: it is refused when the lower end exceeds the bound, so that an honest challenger passes however
-many slices there are, and a damaged slice is caught as soon as its rows can tell. Entry point: :func:`judge`.
+be shown to be worse*: it is refused when the lower end exceeds the bound, at a confidence that holds for all slices
+together, so that an honest challenger passes however many there are, and a damaged slice is caught as soon as its rows
+can tell. Entry point: :func:`judge`.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def _loss(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
 
 def _loss_by_slice(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     for name in contest.slice_names:
-        found = contest.loss(contest.rows_in(name))
+        found = contest.loss(contest.rows_in(name), n_looks=len(contest.slice_names))
         words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
         yield _not_shown(f"loss in {name}", found.low, settings.slice_loss, words)
 
 
 def _loss_by_candidate(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     for column, name in enumerate(contest.old.candidates):
-        found = contest.loss(contest.rows_in(None), column)
+        found = contest.loss(contest.rows_in(None), column, len(contest.old.candidates))
         words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
         yield _not_shown(f"loss of {name}", found.low, settings.candidate_loss, words)
 
@@ -79,12 +80,17 @@ def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
         words = "not measured: no held-out prompt has every candidate's outcome and cost"
         yield GateResult("utility", True, None, settings.utility, words)
         return
-    for preset in contest.presets():
-        for name, bound in ((None, settings.utility), *((s, settings.slice_utility) for s in contest.slice_names)):
-            found = contest.utility_loss(preset, contest.rows_in(name))
-            title = f"utility at {preset}" + ("" if name is None else f" in {name}")
-            words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"
-            yield _not_shown(title, found.low, bound, words)
+    presets, slices = contest.presets(), contest.slice_names
+    for preset in presets:
+        found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
+        words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+        yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
+        if slices:
+            n_looks = len(presets) * len(slices)
+            each = [(contest.utility_loss(preset, contest.rows_in(name), n_looks), name) for name in slices]
+            found, name = max(each, key=lambda one: one[0].low if isfinite(one[0].low) else -np.inf)
+            words = f"{name}: {-found.value:+.4f}, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+            yield _not_shown(f"utility at {preset}, worst slice", found.low, settings.slice_utility, words)
 
 
 def _calibration(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
@@ -119,9 +125,9 @@ def _weaker(own: float, other: float, goal: str) -> bool:
 def _speed_and_size(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     ratio = contest.time_ratio
     yield _at_most("decision time", ratio, settings.latency, f"{ratio:.2f} times the champion's")
-    sizes = [_n_bytes(bundle) for bundle in (contest.challenger, contest.champion)]
-    words = f"{sizes[0] / 1e6:.1f} MB; champion {sizes[1] / 1e6:.1f} MB"
-    yield _at_most("size", sizes[0] / max(sizes[1], 1), settings.size, words)
+    own, other = (_n_bytes(bundle) / 1e6 for bundle in (contest.challenger, contest.champion))
+    bound = max(settings.size * other, settings.size_mb)
+    yield _at_most("size", own, bound, f"{own:.1f} MB; champion {other:.1f} MB")
 
 
 def _n_bytes(bundle: Bundle) -> int:

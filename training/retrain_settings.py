@@ -104,23 +104,24 @@ class GateSettings:
         Calibration error beyond the champion's, or beyond what a calibrated predictor would show.
     latency : float
         Times the champion's decision time.
-    size : float
-        Times the champion's bytes.
+    size, size_mb : float
+        Times the champion's bytes, or megabytes, whichever allows more: a bundle grows with what it has learned.
     confidence : float in (0, 1)
-        One-sided, of the intervals' ends.
+        One-sided, of the intervals' ends; of all slices, candidates or presets together.
     """
 
     min_prompts: int = 100
     near_share: float = 0.01
     loss: float = 0.01
-    slice_loss: float = 0.01
-    candidate_loss: float = 0.01
+    slice_loss: float = 0.005
+    candidate_loss: float = 0.005
     min_slice: int = 20
     utility: float = 0.01
     slice_utility: float = 0.02
     ece: float = 0.02
     latency: float = 1.5
     size: float = 2.0
+    size_mb: float = 20.0
     confidence: float = 0.95
 
 

@@ -228,6 +228,22 @@ def with_mlflow_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
+def gateway_key(variable: str | None) -> str | None:
+    """Read the key that a command shows a gateway; None where no variable is named.
+
+    Raises
+    ------
+    InvalidSettings
+        The variable is not set.
+    """
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InvalidSettings(f"--key-env: the environment variable {variable} is not set (a key of the gateway)")
+    return key
+
+
 def tracking_of_environment() -> EnvironmentTracking:
     """Return what MLFLOW_TRACKING_URI and MLFLOW_RUN_ID say; empty is absent."""
     return EnvironmentTracking(os.environ.get("MLFLOW_TRACKING_URI") or None, os.environ.get("MLFLOW_RUN_ID") or None)

@@ -687,7 +687,8 @@ async def given(case: Case) -> tuple[bytes, bool]:
         return b"", False
     assert begun.stream is not None
     first, conveyor, events, pending = begun.stream
-    answer = StreamedAnswer(None, SimpleNamespace(attempt=None), response, conveyor, first, events, None, pending)  # type: ignore[arg-type]
+    exchange = SimpleNamespace(attempt=None, settle=lambda records, outcome, status: None)
+    answer = StreamedAnswer(None, exchange, response, conveyor, first, events, None, pending)  # type: ignore[arg-type]
     return b"".join([piece async for piece in answer]), True
 
 

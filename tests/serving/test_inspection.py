@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from itertools import zip_longest
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -116,6 +119,45 @@ def test_arguments_in_a_stream_of_messages_must_be_an_object(said, found) -> Non
     assert inspection is not None
     for event in events:
         inspection.pass_by(b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), orjson.dumps(event)))
+    assert inspection.found() == found
+
+
+def chunk(*calls: dict[str, object], finish: str | None = None, is_spaced: bool = False) -> bytes:
+    said = {"choices": [{"index": 0, "delta": {"tool_calls": list(calls)}, "finish_reason": finish}]}
+    return b"data: %b\n\n" % (json.dumps(said).encode() if is_spaced else orjson.dumps(said))
+
+
+@pytest.mark.parametrize("is_spaced", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ('{"city": "Oslo"}', '{"city": "Bergen"}', ()),
+        ('{"city": "O\\"s\\nl\\\\o ü \\u00fc"}', '{"city": ""}', ()),
+        ('{"city": "Oslo"', '{"city": "Bergen"}', BAD),
+        ('{"city": "Oslo"}', '{"city": "Bergen"', BAD),
+        ('{"city": "Oslo"}', '{"town": "Bergen"}', BAD),
+    ],
+)
+def test_pieces_of_calls_may_come_in_turns(first, second, found, is_spaced) -> None:
+    """A piece after another is kept without reading its event whole; what belongs to another call must not be."""
+    inspection = Inspection.of(CHAT, body_of("chat", tools=True))
+    assert inspection is not None
+
+    def pieces(index: int, arguments: str) -> list[bytes]:
+        begun = {
+            "index": index,
+            "id": f"c{index}",
+            "type": "function",
+            "function": {"name": "weather", "arguments": ""},
+        }
+        goes_on = ({"index": index, "function": {"arguments": piece}} for piece in arguments)
+        return [chunk(call, is_spaced=is_spaced) for call in (begun, *goes_on)]
+
+    one, two = pieces(0, first), pieces(1, second)
+    for event in one[:5] + [event for pair in zip_longest(two, one[5:]) for event in pair if event is not None]:
+        inspection.pass_by(event)
+    inspection.pass_by(chunk(finish="tool_calls", is_spaced=is_spaced))
+    inspection.pass_by(b"data: [DONE]\n\n")
     assert inspection.found() == found
 
 

@@ -112,6 +112,9 @@ def test_a_tool_loop_is_no_sign(memory) -> None:
         {"role": "tool", "tool_call_id": "a", "content": "x"},
     ]
     assert memory.asks({"messages": turns}) is None
+    result = {"type": "tool_result", "tool_use_id": "a", "content": "x"}
+    assert memory.asks({"messages": [*HELLO, {"role": "user", "content": [result]}]}) is None
+    assert memory.asks({"input": [*HELLO, {"type": "function_call_output", "call_id": "a", "output": "x"}]}) is None
     assert memory.asks({"input": "Write a poem."}) is not None
     assert memory.asks({"prompt": "legacy"}) is None
 

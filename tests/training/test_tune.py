@@ -1,0 +1,261 @@
+"""From a log to a proposal, an experiment, its read-out and its promotion; on a log whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from router.domain import Policy
+from training.decision_log import DecisionLog
+from training.errors import GoalUnreachable, NoOverlap, NotEnoughData
+from training.ope import Estimate
+from training.quality_source import Feedback, Predicted
+from training.readout import read_out
+from training.replay import read_replay
+from training.tune import Wish, tune
+from training.tune_command import tune as command
+
+BINDING = {"scenario": None, "binding": "willingness_to_pay_usd"}
+
+
+@pytest.fixture(scope="module")
+def routed(write_log, log_tables, tmp_path_factory):
+    """Return a log of 6,000 requests on ``auto``, 40 % of them explored, and its truth."""
+    made = write_log(tmp_path_factory.mktemp("made") / "LOG", n_requests=6_000, is_explored=0.4, seed=3)
+    folder = tmp_path_factory.mktemp("routed") / "LOG"
+    log_tables(folder, requests=made.requests.assign(**BINDING), feedback=made.feedback)
+    return folder, made.truth
+
+
+@pytest.fixture(scope="module")
+def replay(routed):
+    return read_replay(DecisionLog(routed[0]))
+
+
+@pytest.fixture(scope="module")
+def feedback(routed, replay):
+    return Feedback(replay, DecisionLog(routed[0]).feedback())
+
+
+def true_quality(replay, truth: pd.DataFrame, policy: Policy) -> float:
+    table = truth.loc[replay.ids, list(replay.candidates)].to_numpy()
+    return float(table[np.arange(len(table)), replay.choices(policy)].mean())
+
+
+def test_the_proposal_is_the_cheapest_that_keeps_the_quality_and_really_does(replay, feedback, routed):
+    found = tune(replay, feedback, Wish(quality=0.8))
+    best = found.proposal
+    assert best.quality is not None and best.quality.value >= 0.8
+    cheaper = [s for s in found.stops if s.cost_usd.value < best.cost_usd.value and s.quality is not None]
+    assert cheaper and all(s.quality.value < 0.8 for s in cheaper)
+    assert true_quality(replay, routed[1], best.policy) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_intervals_of_stops_hold_the_truth(replay, feedback, routed):
+    stops = [s for s in tune(replay, feedback, Wish(quality=0.5)).stops if s.quality is not None]
+    assert len(stops) > 10
+    for stop in stops:
+        error = stop.quality.value - true_quality(replay, routed[1], stop.policy)
+        assert abs(error) < 3.5 * stop.quality.standard_error < 0.12
+
+
+def test_a_budget_buys_the_best_quality_it_can(replay, feedback):
+    dear, poor = (tune(replay, feedback, Wish(usd_per_1000=usd)).proposal for usd in (2.0, 0.1))
+    assert poor.cost_usd.value <= 0.0001 and poor.cost_usd.value < dear.cost_usd.value
+    assert dear.quality.value > poor.quality.value
+    by_wtp = tune(replay, feedback, Wish(usd_per_1000=0.1), "willingness_to_pay_usd").proposal
+    assert by_wtp.policy.kind == "willingness_to_pay_usd" and by_wtp.cost_usd.value <= 0.0001
+
+
+def test_what_cannot_be_had_says_what_comes_nearest(replay, feedback):
+    with pytest.raises(GoalUnreachable, match=r"reaches quality 1; the best is threshold 0\.\d+ with 0\.\d+"):
+        tune(replay, feedback, Wish(quality=1.0))
+    with pytest.raises(GoalUnreachable, match="the cheapest is threshold"):
+        tune(replay, feedback, Wish(usd_per_1000=1e-6))
+
+
+def test_a_log_without_exploration_is_refused_for_feedback_and_not_for_predictions(write_log, log_tables, tmp_path):
+    made = write_log(tmp_path / "made", n_requests=1_000, is_explored=0.0)
+    log_tables(tmp_path / "LOG", requests=made.requests.assign(**BINDING), feedback=made.feedback)
+    replay = read_replay(DecisionLog(tmp_path / "LOG"))
+    with pytest.raises(NoOverlap, match=r"of none of .* stops .*expected"):
+        tune(replay, Feedback(replay, made.feedback), Wish(quality=0.8))
+    found = tune(replay, Predicted(replay), Wish(quality=0.8))
+    assert found.proposal.quality.value >= 0.8 and "nothing of it was observed" in found.source
+
+
+def test_signals_are_no_votes(replay, routed):
+    votes = DecisionLog(routed[0]).feedback().assign(source="signal")
+    with pytest.raises(NotEnoughData, match="has a vote"):
+        Feedback(replay, votes)
+
+
+def run(*arguments, **options):
+    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False, **options)
+
+
+def test_the_command_proposes(routed):
+    said = run("--log", routed[0], "--quality", 0.8)
+    assert said.exit_code == 0, said.output
+    assert "proposal: threshold = 0." in said.output and "6,000 requests replayed, 0 left out" in said.output
+    document = json.loads(run("--log", routed[0], "--usd-per-1000", 0.2, "--by", "predictions", "--json").output)
+    assert document["proposal"]["cost_usd"]["value"] <= 0.0002
+
+
+def test_labels_need_the_logged_bundle(routed, trained, sample):
+    said = run("--log", routed[0], "--quality", 0.8, "--data", sample)
+    assert said.exit_code == 2 and "--data and --bundle" in said.output
+    said = run("--log", routed[0], "--quality", 0.6, "--data", sample, "--bundle", trained.directory)
+    assert said.exit_code == 0 and "labels of" in said.output, said.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give one of"),
+        (("--quality", 0.5, "--usd-per-1000", 1), "give one of"),
+        (("--quality", 0.5), "--log"),
+        (("--read", "x", "--log", "y", "--start", "z"), "--start goes with"),
+        (("--promote", "x"), "--promote needs --arm"),
+        (("--read", "x", "--log", "nowhere"), "no such folder"),
+    ],
+)
+def test_what_is_missing_is_said(arguments, words):
+    said = run(*arguments)
+    assert said.exit_code != 0 and words in said.output
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """The two changes of /v1/experiments, kept in a list."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append((self.path, self.headers.get("authorization"), body))
+        if body.get("arm") == "ghost":
+            status, said = 400, {"error": {"message": "arm: expected one of control, proposed"}}
+        else:
+            status, said = 201, {"name": body.get("name"), "permanent": "[scenario]"}
+        data = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def gateway():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_proposal_becomes_an_experiment_once_it_is_approved(routed, gateway, monkeypatch):
+    monkeypatch.setenv("ADMIN_KEY", "sk-secret")
+    url = f"http://127.0.0.1:{gateway.server_address[1]}"
+    wanted = ("--log", routed[0], "--quality", 0.8, "--start", "cheaper", "--url", url, "--key-env", "ADMIN_KEY")
+    assert run(*wanted, "--share", 0.3, input="n\n").exit_code == 1 and not gateway.asked
+    said = run(*wanted, "--share", 0.3, input="y\n")
+    assert said.exit_code == 0, said.output
+    ((path, key, body),) = gateway.asked
+    assert path == "/v1/experiments" and key == "Bearer sk-secret" and "sk-secret" not in said.output
+    assert [(arm["name"], arm["share"]) for arm in body["arms"]] == [("control", 0.7), ("proposed", 0.3)]
+    assert 0 < body["arms"][1]["threshold"] < 1 and body["on"] == "auto" and body["unit"] == "key"
+
+
+def test_an_arm_is_promoted_after_a_question(gateway):
+    url = f"http://127.0.0.1:{gateway.server_address[1]}"
+    assert run("--promote", "cheaper", "--arm", "proposed", "--url", url, input="\n").exit_code == 1
+    assert not gateway.asked
+    said = run("--promote", "a/b", "--arm", "proposed", "--url", url, "--yes")
+    assert said.exit_code == 0 and "[scenario]" in said.output
+    assert gateway.asked[0][0] == "/v1/experiments/a%2Fb/promote" and gateway.asked[0][2] == {"arm": "proposed"}
+    said = run("--promote", "cheaper", "--arm", "ghost", "--url", url, "--yes")
+    assert said.exit_code == 1 and "400: arm: expected one of control, proposed" in said.output
+
+
+def test_a_gateway_that_is_not_there_or_a_key_that_is_not_set_is_said():
+    said = run("--promote", "x", "--arm", "y", "--yes", "--url", "http://127.0.0.1:9")
+    assert said.exit_code == 1 and "cannot be reached: ConnectError" in said.output
+    said = run("--promote", "x", "--arm", "y", "--yes", "--key-env", "NO_SUCH_KEY")
+    assert said.exit_code == 1 and "NO_SUCH_KEY is not set" in said.output
+
+
+@pytest.fixture(scope="module")
+def tried(log_tables, tmp_path_factory):
+    """Return a log with an experiment of 600 users an arm, 1 to 5 requests each: 30 % cheaper, otherwise alike."""
+    rng = np.random.default_rng(0)
+    n_of = rng.integers(1, 6, 1_200)
+    arm = rng.random(1_200) < 0.5
+    unit = np.repeat(np.arange(1_200), n_of)
+    n = len(unit)
+    usd = 0.002 * rng.lognormal(-0.32, 0.8, n) * np.where(arm[unit], 0.7, 1.0)
+    requests = pd.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "time_unix_s": 1_793_750_400.0 + np.arange(n),
+            "key": "team",
+            "outcome": np.where(rng.random(n) < 0.05, "timeout", "ok"),
+            "candidate": "small",
+            "cost_usd": usd,
+            "total_s": rng.lognormal(0, 0.3, n),
+            "experiment": "cheaper",
+            "arm": np.where(arm[unit], "proposed", "control"),
+            "arm_share": 0.5,
+            "unit": [f"u{u}" for u in unit],
+        }
+    )
+    # Once a user of the arm is served by the control: a stopped arm. He counts where he came to.
+    requests.loc[n - 1, ["unit", "arm"]] = [requests.loc[requests["arm"] == "proposed", "unit"].iloc[0], "control"]
+    feedback = pd.DataFrame(
+        {
+            "request_id": requests["id"][::2],
+            "key": "team",
+            "source": "vote",
+            "score": (rng.random(len(requests[::2])) < 0.8).astype(float),
+            "time_unix_s": requests["time_unix_s"][::2] + 60,
+        }
+    )
+    return log_tables(tmp_path_factory.mktemp("tried") / "LOG", requests=requests, feedback=feedback)
+
+
+def test_an_experiment_is_read_out_of_the_log(tried):
+    found = read_out(DecisionLog(tried), "cheaper")
+    frame = DecisionLog(tried).requests()
+    says = {trace.metric: trace.says for trace in found.traces}
+    assert says["cost_usd"] == "better" and says["failures"] == says["quality"] == "no difference shown yet"
+    mean = {arm: part["cost_usd"].mean() for arm, part in frame.iloc[:-1].groupby("arm")}
+    cost = next(trace for trace in found.traces if trace.metric == "cost_usd")
+    assert cost.difference.value[-1] == pytest.approx(mean["proposed"] - mean["control"])
+    assert -0.4 < cost.relative.low[-1] < -0.3 < cost.relative.high[-1] < 0 or cost.relative.value[-1] < -0.2
+    assert len(found.times_unix_s) == 80 and found.n_units[-1] == sum(found.n_units_of.values()) == 1_200
+    assert found.sample_ratio is not None and found.sample_ratio.p_value > 0.01
+    assert not cost.difference.is_said[0]
+
+
+def test_the_read_out_is_a_table_and_a_picture(tried, tmp_path):
+    picture = tmp_path / "cheaper.png"
+    said = run("--log", tried, "--read", "cheaper", "--plot", picture)
+    assert said.exit_code == 0, said.output
+    assert "no difference shown yet" in said.output and "better" in said.output
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    said = json.loads(run("--log", tried, "--read", "cheaper", "--plot", picture, "--json").output)
+    assert said["n_units"]["control"] + said["n_units"]["proposed"] == 1_200
+    assert run("--log", tried, "--read", "ghost").output.strip().endswith("it knows cheaper")
+
+
+def test_estimates_are_plain_numbers(replay, feedback):
+    stop = tune(replay, feedback, Wish(quality=0.5)).proposal
+    assert isinstance(stop.quality, Estimate) and type(stop.quality.value) is float
