@@ -180,9 +180,9 @@ class Gateway:
                 exchange.turn = turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
                 decided = decide(state, self.pool, exchange.principal, asked, exchange.api, None, turn, exchange.enter)
                 if state.explores:
-                    purse, at_unix_s = self.exploration, exchange.time_unix_s
-                    decided = explore(decided, state, self.pool, purse, asked.prompt, turn, at_unix_s, exchange.id)
-                    exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
+                    at, name = exchange.time_unix_s, exchange.id
+                    decided = explore(decided, state, self.pool, self.exploration, asked.prompt, turn, at, name)
+                    exchange.reservation = reserved(decided, self.exploration, at)
                 exchange.shadow = self.shadow.ask(state, decided, asked.prompt, self.pool.speeds(), exchange.id)
             exchange.decided(state, decided, asked.prompt)
             if self.feedback.is_on:

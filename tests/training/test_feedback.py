@@ -67,7 +67,7 @@ def test_what_is_dropped_is_counted(tmp_path, log_tables):
         "n_failed_over": 1,
         "n_without_propensity": 1,
         "n_clipped": 0,
-        "n_used": 2,
+        "n_weighed": 2,
     }
     assert found.frame["request_id"].tolist() == ["r0", "r5"]
     assert found.until_unix_s == START + 8 * DAY_S
