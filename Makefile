@@ -14,7 +14,7 @@ UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-
 # The environments of the tests do not depend on each other; most of their making is waiting.
 MAKEFLAGS += --jobs=3
 
-.PHONY: run test test-checks test-clients test-others clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing
+.PHONY: run test test-checks test-clients test-others clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing loop-demo
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
@@ -58,6 +58,10 @@ notebooks: $(VENV)/.notebooks
 # Every router on the same rows; without DATA's tables it can be tried with DATA=datasets/samples/checkable.
 benchmark-routing: $(VENV)/.dev
 	$(BIN)/python benchmarks/routing --data $(or $(DATA),../shared/data) $(ARGS)
+
+# Serve, notice that the world changed, label, retrain, gate, shadow, compare, promote: about ten minutes.
+loop-demo: $(VENV)/.dev
+	$(BIN)/python benchmarks/loop $(ARGS)
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

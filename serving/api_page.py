@@ -86,6 +86,7 @@ _ANSWER_HEADERS = {
     "x-turnout-policy": "The policy that decided, or `designated`.",
     "x-turnout-scenario": "The scenario that decided; absent when none did.",
     "x-turnout-rule": "The rule that led there; absent when none did.",
+    "x-turnout-experiment": "`NAME/ARM` of the experiment that the request took part in; absent when in none.",
     "x-turnout-data-policy": "What deployments had to meet: `regions=eu; data_policies=zdr`; absent when nothing.",
     "x-turnout-explanation": "JSON, where `explain` asked for it: scenario, rule, reason, ranking.",
     "x-turnout-conversation": "`new`, `kept` (the candidate that answered before) or `switched`; absent where no "

@@ -33,6 +33,8 @@ from serving.edge import Edge, Limits, Message, Receive, Scope, Send
 from serving.emulator import EmulatorServer
 from serving.endpoints import Endpoint, note_refused
 from serving.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, NotLocal, Unauthenticated
+from serving.experiment_api import experiment_api
+from serving.experiments import Experiments
 from serving.expiry import Expiry
 from serving.exploring import restore
 from serving.feedback import FeedbackStore
@@ -76,6 +78,7 @@ class Application:
         self.storage = storage
         states = ReasoningStates(state_secret(settings))
         self.gateway = Gateway(upstream, Pool({}), storage.records, states, feedback=storage.feedback)
+        self.experiments = Experiments(self.gateway, storage.experiments)
         self.reloader = Reloader(self.gateway, self._rebuild)
         self.failure: Exception | None = None
         self.start_s: float | None = None
@@ -123,7 +126,7 @@ class Application:
             stack.callback(gateway.shadow.close)
             stack.push_async_callback(self.emulator.stop)
             gateway.swap(await self._build(self._settings))
-            beside = [self.reloader.run(), Expiry(self.storage, self._log_settings).run()]
+            beside = [self.reloader.run(), self.experiments.run(), Expiry(self.storage, self._log_settings).run()]
             stack.push_async_callback(_stop, *map(asyncio.create_task, beside))
             if threading.current_thread() is threading.main_thread():
                 loop = asyncio.get_running_loop()
@@ -165,7 +168,7 @@ class Application:
             state = await asyncio.to_thread(made)
         if state.explores:
             await restore(self.gateway.exploration, self.gateway.records, time.time())
-        return state
+        return await self.experiments.prepared(state)
 
     def _facts(self) -> dict[str, str | int | float | bool | None]:
         state = self.gateway.ready()
@@ -242,6 +245,7 @@ def _api(application: Application) -> FastAPI:
         },
     )
     api.include_router(control_api(application.gateway))
+    api.include_router(experiment_api(application.gateway, application.experiments))
     api.include_router(feedback_api(application.gateway))
     describe(api)
 

@@ -101,10 +101,13 @@ class Turn:
         Somebody is in the middle of something, and this request goes on with it.
     is_marked : bool
         The caller says what shall be cached.
+    told : bytes
+        What tells its conversation from others, the same in every process; it may hold anybody's words.
     """
 
     is_pending: bool
     is_marked: bool
+    told: bytes = field(repr=False)
     _digest: bytes = field(repr=False)
     _n_messages: int
     _known: _Kept | None
@@ -234,7 +237,7 @@ class Conversations:
         if known is not None and (n_messages < known.n_messages or not _has_answer(items)):
             known = None  # it was cut short, or opens once more: what was cached is of another one
         is_pending = known is not None and pending(items)
-        return Turn(is_pending, _MARK in raw, name, n_messages, known, self, keep_for_s)
+        return Turn(is_pending, _MARK in raw, told, name, n_messages, known, self, keep_for_s)
 
     def get(self, digest: bytes) -> _Kept | None:
         """Return what is kept under a digest, unless it is to be forgotten."""

@@ -2,7 +2,7 @@
 
 Plain ``auto``, and a name that means nothing else, goes where the rules lead; without one that matches ``auto`` is
 ``routing.default`` and the other name does not exist. What names a preset, a scenario or a candidate passes rules by.
-Entry points: :func:`course_of`, :func:`judged` (for people), :func:`models_for`.
+Entry points: :func:`course_of`, :func:`tried`, :func:`judged` (for people), :func:`models_for`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
+from router import Router
 from router.foresight import Foresight
 from serving.asked import Asked
+from serving.assignment import user_of
+from serving.conversations import Turn
 from serving.errors import NoEligible, NotFound
 from serving.keys import Principal
 from serving.references import AUTO, is_auto, is_reserved
 from serving.rules import Facts, Verdict, first_match, verdicts
 from serving.scenario_settings import SCENARIO, Scenario
 from serving.state import State
+from serving.trial import Entry
 
 _GLOB = frozenset("*?[")
 
@@ -26,7 +30,8 @@ _GLOB = frozenset("*?[")
 class Course(NamedTuple):
     """What a model name comes to, before anything is known of candidates. A tuple: every request makes one.
 
-    ``preset`` and ``candidate`` are the name's or the rule's own; ``foresight`` is what a rule had predicted.
+    ``preset`` and ``candidate`` are the name's or the rule's own; ``foresight`` is what a rule had predicted; ``entry``
+    is its place in an experiment, whose policy and router go before the others.
     """
 
     model: str
@@ -35,6 +40,20 @@ class Course(NamedTuple):
     scenario: Scenario | None = None
     rule: str | None = None
     foresight: Foresight | None = None
+    entry: Entry | None = None
+
+    @property
+    def acts_on(self) -> str:
+        """Return what experiments act on here: auto, auto:PRESET, scenario:NAME; "" for a candidate."""
+        if self.candidate is not None:
+            return ""
+        if self.scenario is not None:
+            return SCENARIO + self.scenario.name
+        return f"{AUTO}:{self.preset}" if self.preset else AUTO
+
+    def router(self, state: State) -> Router:
+        """Return who predicts and ranks."""
+        return (self.entry and self.entry.setting.router) or state.router
 
 
 def judged(
@@ -125,6 +144,29 @@ def course_of(
             param="model",
         )
     return Course(name)
+
+
+def tried(state: State, course: Course, principal: Principal, asked: Asked, turn: Turn | None) -> Course:
+    """Put a request into the experiment that acts on its course, if any; who asks for a policy of its own is in none.
+
+    The unit is found before anything is decided, so that the arm cannot have a say in who takes part.
+    """
+    trial = state.trials.get(course.acts_on)
+    if trial is None or asked.dials.policy is not None or not all(map(principal.may_use, trial.candidates())):
+        return course
+
+    def unit_of(kind: str) -> tuple[bytes, ...]:
+        if kind == "conversation" and turn is not None:
+            return b"conversation", turn.told
+        user = user_of(asked.body) if kind == "user" else None
+        key = principal.name.encode()
+        return (b"key", key) if user is None else (b"user", key, user.encode("utf-8", "surrogatepass"))
+
+    entry = trial.enter(unit_of)
+    setting, scenario = entry.setting, course.scenario
+    if scenario is not None and (setting.policy is not None or setting.candidate is not None):
+        scenario = replace(scenario, policy=setting.policy or scenario.policy, candidate=None)
+    return course._replace(entry=entry, scenario=scenario)
 
 
 def _course_to(state: State, model: str, target: str) -> Course:

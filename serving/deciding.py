@@ -9,7 +9,7 @@ ranked. Synchronous, and pure but for reading how fast candidates are and, for r
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from router.pricing import expected_costs_usd
 from router.routing import DEFAULT_TOKENS_PER_CHARACTER
 from serving.asked import Asked, Headers
 from serving.conversations import Conversations, Turn
-from serving.course import Course, course_of
+from serving.course import Course, course_of, tried
 from serving.demand import NO_DEMAND, Demand
 from serving.designation import (
     beyond,
@@ -40,6 +40,7 @@ from serving.pool import Pool
 from serving.records import RETENTIONS
 from serving.scenario_settings import Scenario
 from serving.state import State
+from serving.trial import Entry, preferring
 
 
 class Decided(NamedTuple):
@@ -61,6 +62,8 @@ class Decided(NamedTuple):
     demand : Demand
     is_explained : bool
         Whether a response header shall explain it.
+    entry : Entry or None
+        Its place in an experiment.
     exploration : Exploration or None
         Among whom chance may choose, where the settings let it; see :mod:`serving.exploring`.
     retention : str
@@ -80,6 +83,7 @@ class Decided(NamedTuple):
     priority: str = "normal"
     demand: Demand = NO_DEMAND
     is_explained: bool = False
+    entry: Entry | None = None
     exploration: Exploration | None = None
     retention: str = "none"
     constraints: Constraints = NO_CONSTRAINTS
@@ -94,6 +98,7 @@ def decide(
     api: str = "",
     at_unix_s: float | None = None,
     turn: Turn | None = None,
+    enters: Callable[[Entry], None] | None = None,
 ) -> Decided:
     """Decide who answers one request.
 
@@ -112,6 +117,8 @@ def decide(
     turn : Turn or None
         Its place in a conversation; without effect on a candidate that was named. While something is pending there, the
         rule that the human's turn began with goes on; limits of key and request hold as ever.
+    enters : callable (entry) or None
+        Is told of its place in an experiment before anything is decided: it took part even if nobody may answer.
 
     Returns
     -------
@@ -132,7 +139,11 @@ def decide(
     course = course_of(state, principal, asked, api, at_unix_s, None if turn is None else turn.kept_rule())
     if turn is not None:
         turn.goes_by(course.rule)
-    scenario = course.scenario
+    if state.trials:
+        course = tried(state, course, principal, asked, turn)
+    scenario, entry = course.scenario, course.entry
+    if entry is not None and enters is not None:
+        enters(entry)
     priority = _priority(principal, scenario, asked)
     retention = _retention(state, principal, asked)
     demand = _demand(principal, scenario, asked)
@@ -153,7 +164,7 @@ def decide(
         if policy.kind == "latency" and priority == "batch":
             policy = replace(policy, kind="threshold")  # who is in no hurry pays for none
         try:
-            decision = state.router.route(
+            decision = course.router(state).route(
                 asked.prompt,
                 policy,
                 constraints,
@@ -163,6 +174,8 @@ def decide(
             )
         except NoEligibleCandidate as error:
             raise _nobody(error, principal) from error
+        if entry is not None and entry.setting.candidate is not None:
+            decision = preferring(decision, entry.setting.candidate, entry.experiment)
         order = decision.ranking
     return Decided(
         decision,
@@ -174,6 +187,7 @@ def decide(
         priority,
         demand,
         dials.explain,
+        entry=entry,
         retention=retention,
         constraints=constraints,
         history=history,
@@ -338,9 +352,10 @@ def _policy(state: State, course: Course, asked: Asked) -> Policy:
         raise InvalidRequest(
             f"model {course.model!r} names a preset, so no other policy may be asked for", param="model"
         )
-    wanted = dials.policy or course.preset or (course.scenario.policy if course.scenario else None)
+    own = course.entry.setting.policy if course.entry else None
+    wanted = dials.policy or own or course.preset or (course.scenario.policy if course.scenario else None)
     try:
-        return state.router.policy(wanted or state.settings.routing.default)
+        return course.router(state).policy(wanted or state.settings.routing.default)
     except InvalidPolicy as error:
         param = dials.policy_param or "model"
         raise InvalidRequest(f"{param}: {error}", param=param) from error

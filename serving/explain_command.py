@@ -83,6 +83,7 @@ def explain(
     from serving.settings import load
     from serving.shadow import shadowed
     from serving.state import build
+    from serving.trial_setup import with_experiments
 
     at_unix_s = None if at is None else _moment(at)
     body = _body_of(body_file) if body_file is not None else _asked(_text(prompt or ""), api, image)
@@ -95,7 +96,7 @@ def explain(
     if n_tools is not None:
         body["tools"] = [_tool(i, api) for i in range(n_tools)]
     try:
-        state = build(load(config), is_offline=True)
+        state = with_experiments(build(load(config), is_offline=True))
         caller = _caller(state, key, project)
         asked, api = read_question(body)
         pool, asked_unix_s = Pool(state.candidate_of()), time.time() if at_unix_s is None else at_unix_s
@@ -113,6 +114,8 @@ def explain(
         _show_rules(rules, decided.rule)
     course = [f"scenario {decided.scenario}"] if decided.scenario else []
     course += [f"by rule {decided.rule}"] if decided.rule else []
+    if decided.entry is not None:
+        course.append(f"experiment {decided.entry.experiment}: arm {decided.entry.arm} (share {decided.entry.share:g})")
     course += [f"demanded: {decided.demand.said()}"] if decided.demand.said() else []
     course += [f"priority {decided.priority}"] if decided.priority != "normal" else []
     if course:

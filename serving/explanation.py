@@ -28,6 +28,7 @@ class RuledExplanation(Explanation):
     ``rules`` says of every rule whether it matches and what stands against it; ``demand`` is what deployments had to
     meet, as the header ``x-turnout-data-policy`` says it. ``exploration`` is null where nothing is explored; else whom
     chance could choose, or why nobody. ``shadow`` is what the challenger would decide; null where there is none.
+    ``arm_share`` is how probably the request came to its arm of the experiment.
     """
 
     scenario: str | None = None
@@ -37,6 +38,9 @@ class RuledExplanation(Explanation):
     rules: tuple[Verdict, ...] = ()
     exploration: Exploration | None = None
     shadow: Shadowed | None = None
+    experiment: str | None = None
+    arm: str | None = None
+    arm_share: float | None = None
 
 
 def told(
@@ -53,7 +57,7 @@ def told(
     beside : Shadowed or None
         What a challenger would decide.
     """
-    said = decided.decision.explain()
+    said, entry = decided.decision.explain(), decided.entry
     known = replace(said, forecasts=tuple(f for f in said.forecasts if may_know(f.candidate)))
     return RuledExplanation(
         **{field.name: getattr(known, field.name) for field in fields(Explanation)},
@@ -64,20 +68,22 @@ def told(
         rules=rules,
         exploration=decided.exploration,
         shadow=beside,
+        experiment=entry.experiment if entry else None,
+        arm=entry.arm if entry else None,
+        arm_share=entry.share if entry else None,
     )
 
 
 def headers_of(decided: Decided) -> tuple[tuple[bytes, bytes], ...]:
     """Return the response headers that say by what it was decided; none where there is nothing to say."""
-    decision = decided.decision
-    if (
-        decided.scenario is decided.rule is None
-        and decided.demand is NO_DEMAND
-        and not decided.is_explained
-        and decision.propensity == 1.0
-    ):
+    decision, entry = decided.decision, decided.entry
+    has_course = decided.scenario is not None or decided.rule is not None or entry is not None
+    has_demand = decided.demand is not NO_DEMAND
+    if not (has_course or has_demand or decided.is_explained or decision.propensity != 1.0):
         return ()
     headers = []
+    if entry is not None:
+        headers.append((b"x-turnout-experiment", f"{entry.experiment}/{entry.arm}".encode()))
     if decision.propensity != 1.0:
         headers.append((b"x-turnout-propensity", b"%.6g" % decision.propensity))
     if decision.is_explored:

@@ -177,21 +177,12 @@ class Gateway:
             if api.embeds:
                 decided = embedder(state, exchange.principal, asked)
             else:
-                turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
-                exchange.turn = turn
-                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, turn=turn)
+                exchange.turn = turn = turn_in(self.conversations, state, exchange.principal, asked, headers, body)
+                decided = decide(state, self.pool, exchange.principal, asked, exchange.api, None, turn, exchange.enter)
                 if state.explores:
-                    decided = explore(
-                        decided,
-                        state,
-                        self.pool,
-                        self.exploration,
-                        asked.prompt,
-                        turn,
-                        exchange.time_unix_s,
-                        exchange.id,
-                    )
-                    exchange.reservation = reserved(decided, self.exploration, exchange.time_unix_s)
+                    at, name = exchange.time_unix_s, exchange.id
+                    decided = explore(decided, state, self.pool, self.exploration, asked.prompt, turn, at, name)
+                    exchange.reservation = reserved(decided, self.exploration, at)
                 exchange.shadow = self.shadow.ask(state, decided, asked.prompt, self.pool.speeds(), exchange.id)
             exchange.decided(state, decided, asked.prompt)
             if self.feedback.is_on:

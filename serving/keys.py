@@ -55,6 +55,8 @@ class Key:
         Globs on the names of keys on whose requests it may give feedback besides its own.
     retention : str or None
         What may be kept of its prompts: one of :data:`~serving.records.RETENTIONS`; None leaves it to the settings.
+    is_admin : bool
+        Whether it may change experiments.
     """
 
     name: str
@@ -66,13 +68,22 @@ class Key:
     priority: str = "normal"
     grades: tuple[str, ...] = ()
     retention: str | None = None
+    is_admin: bool = False
 
     def principal(self) -> Principal:
         """Return the caller that shows this key."""
         # "*" is no limit at all, and no limit is what costs nothing to check for each candidate of a request.
         models = () if "*" in self.models else tuple(self.models)
         return Principal(
-            self.name, models, self.project, self.team, self.demand, self.priority, self.grades, self.retention
+            self.name,
+            models,
+            self.project,
+            self.team,
+            self.demand,
+            self.priority,
+            self.grades,
+            self.retention,
+            self.is_admin,
         )
 
 
@@ -88,13 +99,14 @@ class Principal:
     priority: str = "normal"
     grades: tuple[str, ...] = ()
     retention: str | None = None
+    is_admin: bool = False
 
     def may_use(self, model: str) -> bool:
         """Tell whether this caller may ask for a candidate or alias."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
-ANONYMOUS = Principal("anonymous", priority="high", grades=("*",))
+ANONYMOUS = Principal("anonymous", priority="high", grades=("*",), is_admin=True)
 
 
 def new_key() -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 import orjson
@@ -20,16 +20,6 @@ from serving.records import RequestRecord
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_INTEGERS = frozenset(
-    {"status", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"}
-)
-_REALS = frozenset(
-    {
-        *("time_unix_s", "policy_value", "propensity", "predicted_quality", "expected_cost_usd", "cost_usd"),
-        *("first_byte_s", "total_s", "reference_cost_usd", "arm_share", "shadow_quality", "shadow_cost_usd"),
-    }
-)
-_FLAGS = frozenset({"is_stream", "is_usage_estimated", "is_explored", "is_emulated"})
 #: What the rows of an outlook hold, in their order.
 _OUTLOOK = ("candidate", "excluded_by", "quality", "quality_low", "quality_high", "output_tokens", "cost_usd")
 
@@ -56,15 +46,19 @@ class ExportedTable:
     changing: tuple[str, ...] = ()
 
 
-def _kind(column: str) -> str:
-    for kind, columns in (("integer", _INTEGERS), ("real", _REALS), ("flag", _FLAGS)):
-        if column in columns:
-            return kind
-    return "outlook" if column == "outlook" else "text"
+def _kind(column: str, hint: object) -> str:
+    """Return how a field of the record is exported: by its type, so that no new field can be forgotten here."""
+    if column == "outlook":
+        return "outlook"
+    (python,) = set(get_args(hint) or (hint,)) - {type(None)}
+    return _KINDS[python]
 
 
+_KINDS: Mapping[object, str] = {str: "text", bool: "flag", int: "integer", float: "real"}
 TABLES = (
-    ExportedTable("requests", "request", {column: _kind(column) for column in RequestRecord._fields}),
+    ExportedTable(
+        "requests", "request", {column: _kind(column, hint) for column, hint in get_type_hints(RequestRecord).items()}
+    ),
     ExportedTable(
         "feedback",
         "feedback",

@@ -177,6 +177,7 @@ def _of_process(seen: Observed) -> Iterator[tuple[str, str, str, Iterable[_Sampl
     )
     yield "turnout_records_written_total", "counter", "Records kept.", [("", (), seen.records.n_written)]
     yield "turnout_records_dropped_total", "counter", "Records lost.", [("", (), seen.records.n_dropped)]
+    yield "turnout_records_waiting", "gauge", "Records not written yet.", [("", (), seen.records.n_waiting)]
     yield "turnout_records_failing", "gauge", "1 while records cannot be written.", [("", (), seen.records.is_failing)]
     yield (
         "turnout_feedback_votes_total",

@@ -30,6 +30,7 @@ from serving.records import RequestRecord, Retained
 from serving.reference import reference_cost_usd
 from serving.shadow import ShadowJob
 from serving.state import State
+from serving.trial import Entry
 
 _NOTHING_USED = Usage()
 #: Of a prompt that is kept, in UTF-8; of a longer one what encoders read is kept, which is always less.
@@ -90,6 +91,8 @@ class Recording:
         How it ended, once settled.
     turn : Turn or None
         Its place in a conversation, where one is recognised.
+    entry : Entry or None
+        Its place in an experiment, from before it is decided.
     signals : tuple of str
         Implicit signs of how good the answer was.
     reservation : Reservation or None
@@ -105,6 +108,7 @@ class Recording:
         "attempts",
         "cost_usd",
         "decision",
+        "entry",
         "how",
         "id",
         "is_stream",
@@ -141,10 +145,15 @@ class Recording:
         self.api = ""
         self.outcome = ""
         self.turn: Turn | None = None
+        self.entry: Entry | None = None
         self.signals: tuple[str, ...] = ()
         self.reservation: Reservation | None = None
         self.shadow: ShadowJob | None = None
         self._began_at = time.perf_counter()
+
+    def enter(self, entry: Entry) -> None:
+        """Note its place in an experiment."""
+        self.entry = entry
 
     def record(self, outcome: str, status: int, *, is_kept: bool = True) -> RequestRecord:
         """Make the record.
@@ -157,7 +166,7 @@ class Recording:
         is_kept : bool
             Whether it goes to a store; what is for the store alone is left out otherwise.
         """
-        decision, how, attempt, usage = self.decision, self.how, self.attempt, self.usage
+        decision, how, attempt, usage, entry = self.decision, self.how, self.attempt, self.usage, self.entry
         policy = decision.policy if decision else None
         learned = self._learned(decision, how) if is_kept and decision and how else _NOTHING_LEARNED
         shadow = None if self.shadow is None else self.shadow.taken()
@@ -203,6 +212,10 @@ class Recording:
             task=learned.task,
             is_emulated=attempt.deployment.is_emulated if attempt else None,
             signals=",".join(self.signals) or None,
+            experiment=entry.experiment if entry else None,
+            arm=entry.arm if entry else None,
+            arm_share=entry.share if entry else None,
+            unit=entry.unit if entry else None,
             is_explored=decision is not None and decision.is_explored,
             explorable=",".join(decision.explorable) or None if decision else None,
             explore_usd=self.reservation.extra_usd if self.reservation else None,

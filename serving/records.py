@@ -16,11 +16,12 @@ RETENTIONS = ("none", "features", "content")
 
 @dataclass(frozen=True, slots=True)
 class RecordStatus:
-    """How a store is doing since it was opened; ``n_dropped`` rows were never kept."""
+    """How a store is doing since it was opened; ``n_dropped`` rows were never kept, ``n_waiting`` are not yet."""
 
     n_written: int
     n_dropped: int
     is_failing: bool
+    n_waiting: int = 0
 
 
 class RequestRecord(NamedTuple):

@@ -18,6 +18,7 @@ from serving.bundle_folder import Fingerprint, fingerprint
 from serving.errors import GatewayError
 from serving.gateway import Gateway
 from serving.state import State, challenged
+from serving.turns import quick_turns
 
 #: ``[server]`` keys that only a restart changes.
 _NEEDS_RESTART = (
@@ -81,12 +82,14 @@ class Reloader:
         if await asyncio.to_thread(fingerprint, directory) == state.challenger.fingerprint:
             return
         try:
-            changed = await asyncio.to_thread(challenged, state)
+            with quick_turns():
+                changed = await asyncio.to_thread(challenged, state)
         except Exception as error:  # nothing that lies there may end the watch
             logs.failure("shadow_failed", error)
             return
         if self._gateway.state is state:
             self._gateway.swap(changed)
+        await asyncio.to_thread(heap.trim)
 
     async def reload(self) -> bool:
         """Build the new state and swap it in; say whether that worked."""

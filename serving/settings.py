@@ -81,6 +81,7 @@ class KeySettings:
         default="normal",
         metadata=about(tables.choice(*PRIORITIES), "The highest of high, normal and batch that it may ask for."),
     )
+    admin: bool = field(default=False, metadata=about(tables.flag, "Whether it may see and change experiments."))
     retention: str | None = field(
         default=None,
         metadata=about(tables.choice(*RETENTIONS), "What is kept of its prompts; absent: log.retention."),

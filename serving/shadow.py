@@ -111,7 +111,8 @@ class Shadow:
     ) -> ShadowJob | None:
         """Ask for a decision beside one that was made; never waits.
 
-        Not of candidates that were named, nor in the middle of a turn: nothing is decided there.
+        Not of candidates that were named, nor in the middle of a turn: nothing is decided there. Nor beside another
+        bundle than the champion's, such as an experiment's.
 
         Returns
         -------
@@ -120,6 +121,8 @@ class Shadow:
         """
         challenger, settings = state.challenger, state.settings.shadow
         if challenger is None or challenger.router is None or not is_decided(decided):
+            return None
+        if decided.decision.bundle != state.bundle_id:
             return None
         if settings.share < 1.0 and chance(request_id, b"shadow") >= settings.share:
             return None

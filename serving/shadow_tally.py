@@ -149,5 +149,7 @@ def _bounded(
     if value is None or n < LEAST_UNITS:
         return value, None, None
     width = float(half_width(variance, float(n), ALPHA, TUNED_FOR_REQUESTS))
+    if not width > 0:  # nothing has varied yet, which bounds nothing
+        return value, None, None
     low, high = value - width, min(value + width, 1.0)
     return value, low if least is None else max(low, least), high

@@ -32,6 +32,7 @@ from serving.references import AUTO, is_reserved
 from serving.rules import Rule, compiled
 from serving.scenario_settings import SCENARIO, Scenario
 from serving.settings import Settings, credentials, is_loopback, refused
+from serving.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class State:
         How often is explored, by scenario, "" for requests without one; who is not in it never.
     challenger : Challenger or None
         Who decides in the shadow; None where the settings name nobody.
+    trials : Mapping of str to Trial
+        The experiments in force, by what they act on: auto, auto:PRESET, scenario:NAME.
     """
 
     settings: Settings
@@ -86,6 +89,7 @@ class State:
     language_of: Callable[[str], str | None] = lambda text: None
     explores: Mapping[str, ExploreRate] = field(default_factory=dict)
     challenger: Challenger | None = None
+    trials: Mapping[str, Trial] = field(default_factory=dict)
 
     @property
     def bundle_id(self) -> str:
@@ -212,6 +216,7 @@ def build(
                     key.priority,
                     key.grades,
                     key.retention,
+                    key.admin,
                 )
                 for key in settings.keys
             ],

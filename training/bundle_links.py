@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from router.errors import BundleError
@@ -88,6 +88,30 @@ class BundleLinks:
         """Remove what a process that was killed left half done."""
         for scratch in self.folder("").glob(f"{_SCRATCH}*"):
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def prune(self, links: Iterable[str], n_kept: int) -> list[str]:
+        """Remove the bundles that no link names, but for the newest.
+
+        Parameters
+        ----------
+        links : iterable of str
+        n_kept : int
+            How many of those stay.
+
+        Returns
+        -------
+        list of str
+            What is gone.
+        """
+        named = {self.pointed(link) for link in links}
+        others = [path for path in self.folder("").glob("[!.]*") if path.name not in named]
+        gone = sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)[n_kept:]
+        for path in gone:
+            # Gone in one step, whoever looks.
+            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=path.parent))
+            path.rename(scratch / "bundle")
+            shutil.rmtree(scratch, ignore_errors=True)
+        return [path.name for path in gone]
 
     def pointed(self, link: str) -> str | None:
         """Return the bundle a link names, as ``name@version``; None where there is no link."""

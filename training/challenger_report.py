@@ -107,7 +107,7 @@ def figures(contest: Contest) -> dict[str, float]:
         "ece_challenger": contest.ece(contest.new)[0],
         "time_ratio": contest.time_ratio,
     }
-    if (contest.old.complete & contest.new.complete).any() and len(contest.old.candidates) > 1:
+    if contest.compares:
         for preset in contest.presets():
             found[f"utility_gain_{preset}"] = -contest.utility_loss(preset, every).value
     return {name: value for name, value in found.items() if value == value}

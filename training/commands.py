@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +83,7 @@ def train(
     with errors():
         from training.pipeline import train as run
         from training.registry import record
+        from training.run_plots import write_plots
         from training.settings import read_settings
 
         settings = read_settings(config)
@@ -95,7 +97,9 @@ def train(
         _show(console, trained.report, f"{trained.manifest.id} on {trained.report['n_prompts']:,} test prompts")
         console.print(f"wrote {out}", highlight=False)
         if not no_tracking:
-            run_id = record(trained, settings, tracking_uri)
+            with TemporaryDirectory(prefix="turnout-") as plots:
+                write_plots(trained, paths, settings.candidates, Path(plots))
+                run_id = record(trained, settings, tracking_uri, Path(plots))
             console.print(f"recorded as MLflow run {run_id}", highlight=False)
 
 

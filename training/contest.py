@@ -28,6 +28,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LEAST_GROUPS = 5
+_LEAST_ANSWERS = 30
 _TIMED_TEXTS, _TIMED_ROUNDS = 60, 5
 
 
@@ -133,6 +134,37 @@ class Contest:
             for worth in {_worth(self.champion, preset), _worth(self.challenger, preset)}
         ]
         return min(tried, key=lambda found: found.low)
+
+    @property
+    def compares(self) -> bool:
+        """Whether some held-out row has every candidate's outcome and cost."""
+        return len(self.old.candidates) > 1 and bool((self.old.complete & self.new.complete).any())
+
+    def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
+        """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.
+
+        Each bundle's value is the weighted mean over the answers that its preset would have chosen too: self-normalised
+        inverse propensity (Hájek), whose weights are those of the votes. NaN with fewer than 30 effective answers of
+        either.
+        """
+        counts = np.where(np.isfinite(self.old.quality) & np.isfinite(self.old.cost_usd), 1.0, 0.0)
+        counts *= 1.0 if self.old.weights is None else self.old.weights
+        worth = max(_worth(self.champion, preset), _worth(self.challenger, preset))
+        utility = np.nan_to_num(self.old.quality) - np.nan_to_num(self.old.cost_usd) / worth
+        every, parts, values, least = np.arange(len(counts)), [], [], np.inf
+        for rows, bundle in ((self.old, self.champion), (self.new, self.challenger)):
+            column = chosen(rows, bundle, preset)
+            weight, own = counts[every, column], utility[every, column]
+            least = min(least, weight.sum() ** 2 / max((weight**2).sum(), 1e-12))
+            values.append(float((weight * own).sum() / max(weight.sum(), 1e-12)))
+            parts.append(weight * (own - values[-1]) / max(weight.sum(), 1e-12))
+        if least < _LEAST_ANSWERS:
+            return Difference(values[0] - values[1], float("nan"), float("nan"), 0)
+        names, group = np.unique(np.asarray(self.old.groups, dtype=np.str_), return_inverse=True)
+        influence = np.bincount(group, parts[0] - parts[1], len(names))
+        n, value = len(names), values[0] - values[1]
+        half = float(student.ppf(self._each(n_looks), n - 1) * np.sqrt((influence**2).sum() * n / (n - 1)))
+        return Difference(value, value - half, value + half, n)
 
     def ece(self, rows: Rows) -> tuple[float, float]:
         """Return the calibration error averaged over candidates, and what a calibrated predictor would show."""

@@ -44,6 +44,8 @@ class DirectoryStore:
         gates: Iterable[Mapping[str, object]],
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
+        *,
+        as_challenger: bool = True,
     ) -> Registered:
         """Copy a bundle to ``versions/``; it becomes the challenger unless a gate failed.
 
@@ -54,6 +56,8 @@ class DirectoryStore:
             Rows with the fields of :class:`training.gate_results.GateResult`.
         metrics, artefacts_dir : optional
             Only MLflow keeps them.
+        as_challenger : bool, default=True
+            False leaves the challenger whoever it is.
 
         Returns
         -------
@@ -78,7 +82,7 @@ class DirectoryStore:
                 )
             self._links.install(version, lambda folder: _copy(bundle_dir, folder))
         self._write(self._gates_file(version), write_gates(identity.bundle, identity.manifest_sha256, results))
-        is_challenger = all(gate.is_passed for gate in results)
+        is_challenger = as_challenger and all(gate.is_passed for gate in results)
         if is_challenger:
             self._links.point(CHALLENGER, identity.bundle)
         return Registered(version.number, None, is_challenger)

@@ -111,7 +111,7 @@ def votes_of(log: DecisionLog, settings: FeedbackSettings, since_unix_s: float =
 
     votes, keys = _influence(votes, is_choice.to_numpy(dtype=bool), settings)
     votes = votes[votes["weight"] > 0]
-    counts["n_used"] = len(votes)
+    counts["n_weighed"] = len(votes)
     return Votes(_by_request(votes, settings.weight), counts, keys, until)
 
 

@@ -76,20 +76,24 @@ def _loss_by_candidate(contest: Contest, settings: GateSettings) -> Iterator[Gat
 
 
 def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
-    if len(contest.old.candidates) < 2 or not (contest.old.complete & contest.new.complete).any():
-        words = "not measured: no held-out prompt has every candidate's outcome and cost"
-        yield GateResult("utility", True, None, settings.utility, words)
-        return
     presets, slices = contest.presets(), contest.slice_names
+    if not contest.compares:
+        for preset in presets:
+            found = contest.voted_utility_loss(preset, len(presets))
+            words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, by votes"
+            if not isfinite(found.low):
+                words = "not measured: too few held-out answers that these presets would have chosen"
+            yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
+        return
     for preset in presets:
         found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
-        words = f"quality {-found.value:+.4f} net of cost, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+        words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
         yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
         if slices:
             n_looks = len(presets) * len(slices)
             each = [(contest.utility_loss(preset, contest.rows_in(name), n_looks), name) for name in slices]
             found, name = max(each, key=lambda one: one[0].low if isfinite(one[0].low) else -np.inf)
-            words = f"{name}: {-found.value:+.4f}, at most {-found.low:+.4f}, {found.n_groups:,} groups"
+            words = f"{name}: {0 - found.value:+.4f}, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
             yield _not_shown(f"utility at {preset}, worst slice", found.low, settings.slice_utility, words)
 
 
@@ -115,7 +119,13 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
         else:
             yield GateResult(f"certificate {preset}", True, own.level, certificate.level, own.sentence())
             continue
-        yield GateResult(f"certificate {preset}", False, None if own is None else own.level, certificate.level, words)
+        yield GateResult(
+            f"certificate {preset}",
+            not settings.certificates,
+            None if own is None else own.level,
+            certificate.level,
+            words,
+        )
 
 
 def _weaker(own: float, other: float, goal: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,13 @@ from training.retrain_settings import Retraining
 
 Matrix = NDArray[np.float64]
 HOLDOUT = "test"
-_LOG = "log-"
+#: What was retained of the requests that somebody voted on; the others teach nothing.
+_RETAINED = """
+SELECT request_id, prompt, features, encoder, task FROM retained
+WHERE request_id IN (SELECT request_id FROM feedback)
+QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY time_unix_s DESC) = 1
+"""
+_LOG, _FEATURES = "log-", "features:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +122,11 @@ def gather(
     if log is not None and votes is not None and not votes.frame.empty:
         wanted = champion.manifest.encoder_id if kept is not None else None
         known = {*champion.manifest.names, *(labelled.candidates if labelled is not None else ())}
-        logged = _logged(votes, log.retained(), wanted, known, settings.retrain.min_votes, counts)
+        frame = votes.frame
+        if globs := settings.training.candidates:
+            is_asked = frame["candidate"].map(lambda name: any(fnmatchcase(name, glob) for glob in globs))
+            frame = frame[is_asked.to_numpy(dtype=bool)]
+        logged = _logged(frame, log.query(_RETAINED), wanted, known, settings.retrain.min_votes, counts)
     if logged is None and labelled is None:
         raise NotEnoughData(
             "there is nothing to learn from: no labelled table, and no vote on a request whose prompt was retained "
@@ -142,7 +153,7 @@ def gather(
 
 
 def _logged(
-    votes: Votes,
+    votes: pd.DataFrame,
     retained: pd.DataFrame,
     encoder_id: str | None,
     known: set[str],
@@ -150,9 +161,7 @@ def _logged(
     counts: dict[str, int],
 ) -> _Logged | None:
     """Keep the votes whose prompt, or its features by this encoder, is known; join those of the same prompt."""
-    frame = votes.frame.merge(
-        retained[["request_id", "prompt", "features", "encoder", "task"]], on="request_id", how="left"
-    )
+    frame = votes.merge(retained, on="request_id", how="left")
     has_text = frame["prompt"].notna() & (frame["prompt"].fillna("").str.strip() != "")
     has_features = frame["features"].notna() & ~has_text
     usable = has_features & (frame["encoder"] == encoder_id) if encoder_id is not None else has_features & False
@@ -171,7 +180,7 @@ def _logged(
         task=frame["task"].where(frame["task"].notna(), "unknown"),
     )
     frame["form"] = [
-        normal(prompt) if prompt else f"features:{digest(row)}"
+        normal(prompt) if prompt else f"{_FEATURES}{digest(row)}"
         for prompt, row in zip(frame["prompt"], frame["features"], strict=True)
     ]
     frame["row"] = pd.factorize(frame["form"])[0]
@@ -221,9 +230,12 @@ def _groups(
     forms = [normal(prompt) for prompt in labelled.prompts] if labelled is not None else []
     logged_forms = logged.prompts["form"].tolist()
     if features is not None:  # a row of features alone may be of a prompt that is there as text
-        by_features = {digest(row): form for row, form in zip(features, [*forms, *logged_forms], strict=True)}
+        by_features: dict[str, str] = {}
+        for row, form in zip(features, [*forms, *logged_forms], strict=True):
+            if not form.startswith(_FEATURES):
+                by_features.setdefault(digest(row), form)
         logged_forms = [
-            by_features.get(form.removeprefix("features:"), form) if form.startswith("features:") else form
+            by_features.get(form.removeprefix(_FEATURES), form) if form.startswith(_FEATURES) else form
             for form in logged_forms
         ]
     row_of: dict[str, int] = {}
@@ -237,6 +249,7 @@ def _groups(
     for row in range(n_labelled):
         labelled_rows.setdefault(number[row], []).append(row)
 
+    every_form = list(row_of)
     of_number: dict[int, tuple[str, bool]] = {}
     groups, left_out = list(stated), [False] * n_labelled
     for row in range(n_logged):
@@ -246,7 +259,7 @@ def _groups(
             touched = [labelled_row for member in members for labelled_row in labelled_rows.get(member, ())]
             straddles = len({parts[i] == HOLDOUT for i in touched}) > 1
             # Members are numbered in order of time, so the smallest is the earliest.
-            earliest = hashlib.blake2b(list(row_of)[min(members)].encode("utf-8", "replace"), digest_size=8)
+            earliest = hashlib.blake2b(every_form[min(members)].encode("utf-8", "replace"), digest_size=8)
             group = stated[min(touched)] if touched else _LOG + earliest.hexdigest()
             of_number.update(dict.fromkeys(members - labelled_rows.keys() | {own}, (group, straddles)))
         group, straddles = of_number[own]

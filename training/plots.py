@@ -57,6 +57,7 @@ def cost_quality(rows: Mapping[str, Rows]) -> bytes:
         hull_x, hull_y = hull(cost, quality)
         ax.plot(1000 * hull_x, hull_y, "--", lw=0.8, color="black")
         ax.set_xscale("log")
+        ax.margins(x=0.12)
         ax.legend(fontsize=8, loc="lower right")
     else:
         _say(ax, "no held-out prompt has every candidate's outcome and cost")

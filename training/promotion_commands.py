@@ -7,6 +7,7 @@ Exit codes of ``promote``: 0 done, 1 not done, 3 refused by the gates.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,13 @@ def _store_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--bundle",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Register this bundle first, with no gates judged: the first champion, or one made elsewhere.",
+    help="Register this bundle first: the first champion, or one made elsewhere.",
+)
+@click.option(
+    "--gates",
+    "gates_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What judged --bundle: gates.json of its report. Without it no gate was judged.",
 )
 @click.option("--auto", "is_auto", is_flag=True, help="Do not ask: promote if every gate passed.")
 @click.option("--yes", "is_approved", is_flag=True, help="Do not ask: whoever --by names has approved it.")
@@ -52,6 +59,7 @@ def promote(
     number: str | None,
     challenger: bool,
     bundle: Path | None,
+    gates_file: Path | None,
     is_auto: bool,
     is_approved: bool,
     force: str | None,
@@ -63,6 +71,8 @@ def promote(
     """Make a version the champion, after its gates and a person have agreed."""
     if sum((number is not None, challenger, bundle is not None)) > 1:
         raise click.UsageError("give one of --version, --challenger and --bundle")
+    if gates_file is not None and bundle is None:
+        raise click.UsageError("--gates needs --bundle: a version in a store has its own")
     if is_auto and (force or is_approved):
         raise click.UsageError("--auto asks only the gates; give it without --force and --yes")
     if is_approved and by is None:
@@ -75,7 +85,7 @@ def promote(
         store = _store(tracking_uri, directory, name)
         wanted = number or CHALLENGER
         if bundle is not None:
-            wanted = store.register(bundle, ()).version
+            wanted = store.register(bundle, _judged(bundle, gates_file), as_challenger=False).version
         version = store.version(wanted)
         gates, former = store.gates(version), store.aliases().get("champion")
         _show(gates, f"{version.identity.bundle}, version {version.number} of {store.where}")
@@ -89,9 +99,8 @@ def promote(
             against = f", although {problem}" if problem else ""
             click.confirm(f"Promote {version.identity.bundle} to champion{instead}{against}?", abort=True)
         change = run(store, version.number, approved_by=who, is_auto=is_auto, force=force)
-    click.echo(
-        f"champion is {change.bundle} (version {change.version}), by {change.by}; before: {change.former or '-'}"
-    )
+    before = f"; before: version {change.former}" if change.former else ""
+    click.echo(f"champion is {change.bundle} (version {change.version}), by {change.by}{before}")
 
 
 @click.command()
@@ -112,9 +121,12 @@ def rollback(reason: str | None, by: str | None, tracking_uri: str | None, direc
 @click.option(
     "--every", "every_s", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Seconds."
 )
+@click.option(
+    "--keep", "n_kept", type=click.IntRange(min=0), default=10, show_default=True, help="Versions besides those linked."
+)
 @click.option("--once", is_flag=True, help="Look once; exit code 1 when something went wrong.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
-def sync(tracking_uri: str | None, out: Path, every_s: float, once: bool, name: str) -> None:
+def sync(tracking_uri: str | None, out: Path, every_s: float, n_kept: int, once: bool, name: str) -> None:
     """Keep OUT/champion and OUT/challenger what MLflow's aliases say; serving watches OUT, never MLflow."""
     import signal
     import threading
@@ -122,7 +134,7 @@ def sync(tracking_uri: str | None, out: Path, every_s: float, once: bool, name: 
     from training.sync import Sync
 
     with errors():
-        following = Sync(_store(tracking_uri, None, name), out, click.echo)
+        following = Sync(_store(tracking_uri, None, name), out, click.echo, n_kept=n_kept)
         if once:
             raise click.exceptions.Exit(0 if following.look() else 1)
         is_over = threading.Event()
@@ -145,6 +157,17 @@ def _store(tracking_uri: str | None, directory: Path | None, name: str) -> Store
     from training.directory_store import DirectoryStore
 
     return DirectoryStore(directory)
+
+
+def _judged(bundle: Path, gates_file: Path | None) -> list[dict[str, Any]]:
+    """Return the gates of a file, which must be about this very bundle."""
+    from training.gate_results import read_gates
+    from training.versions import identity_of
+
+    if gates_file is None:
+        return []
+    identity = identity_of(bundle)
+    return [asdict(gate) for gate in read_gates(gates_file.read_bytes(), identity.bundle, identity.manifest_sha256)]
 
 
 def _user() -> str:

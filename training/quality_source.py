@@ -34,7 +34,9 @@ class QualitySource(Protocol):
 class Feedback:
     """Quality as callers said it, weighted by how likelier a policy makes what was chosen: doubly robust.
 
-    Who votes is taken to be as happy as who does not.
+    Who votes is taken to be as happy as who does not. Where the log says among whom chance could choose, only requests
+    with everybody among them count: elsewhere, such as when the day's money for exploring is spent, it says nothing of
+    another policy.
 
     Parameters
     ----------
@@ -54,9 +56,15 @@ class Feedback:
         if "source" in votes:
             votes = votes[votes["source"].isna() | (votes["source"] == "vote")]
         scores = votes.groupby("request_id")["score"].mean().reindex(pd.Index(replay.ids))
-        self._rows = np.flatnonzero(scores.notna().to_numpy())
-        if not len(self._rows):
+        voted = scores.notna().to_numpy()
+        if not voted.any():
             raise NotEnoughData(f"none of {len(replay.ids):,} replayed requests has a vote")
+        self._n_closed = 0 if replay.is_open is None else int((voted & ~replay.is_open).sum())
+        self._rows = np.flatnonzero(voted if replay.is_open is None else voted & replay.is_open)
+        if not len(self._rows):
+            raise NotEnoughData(
+                f"chance could choose among all candidates in none of {self._n_closed:,} requests with a vote"
+            )
         self._log = Logged(
             replay.chosen[self._rows],
             replay.propensity[self._rows],
@@ -68,7 +76,8 @@ class Feedback:
     @property
     def words(self) -> str:
         """How many votes there are."""
-        return f"votes on {len(self._rows):,} requests, doubly robust"
+        closed = f" ({self._n_closed:,} more where chance could not choose freely)" if self._n_closed else ""
+        return f"votes on {len(self._rows):,} requests{closed}, doubly robust"
 
     def evaluation(self, choices: Choices) -> Evaluation:
         """Evaluate choices for all replayed requests; raises NoOverlap, NotEnoughData."""

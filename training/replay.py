@@ -36,7 +36,7 @@ _AT_ONCE = 5_000
 _LATENCY = "latency"
 _COLUMNS = (
     *("id", "time_unix_s", "key", "chosen", "candidate", "propensity", "cost_usd", "outcome", "is_usage_estimated"),
-    *("is_explored", "policy_kind", "policy_value", "bundle"),
+    *("is_explored", "explorable", "policy_kind", "policy_value", "bundle"),
 )
 _DECIDED = "binding IS NOT NULL AND binding NOT IN ('', 'designated', 'conversation', 'experiment')"
 
@@ -63,6 +63,8 @@ class Replay:
         What the call of ``chosen`` cost; NaN where another answered, none did, or the cost is an estimate.
     n_left_out : int
         Requests of the log that cannot be replayed: named, in a conversation, of another bundle, or too old.
+    is_open : ndarray of shape (n,), bool, or None
+        Where chance could choose anybody who might answer; None where no request of the log says who.
     agreement : float or None
         Share of the requests, explored ones aside, in which replaying the logged policy gives the logged choice;
         None where no logged policy can be replayed.
@@ -80,6 +82,7 @@ class Replay:
     paid_usd: Vector
     n_left_out: int
     agreement: float | None
+    is_open: NDArray[np.bool_] | None = None
 
     @property
     def clusters(self) -> NDArray[np.intp]:
@@ -263,7 +266,20 @@ def _assembled(frame: pd.DataFrame, foreseen: pd.DataFrame, bundle: str, n_left_
         paid_usd=paid[known],
         n_left_out=n_left_out + int((~known).sum()),
         agreement=agreement,
+        is_open=_open(frame, names, allowed & np.isfinite(cost), known),
     )
+
+
+def _open(
+    frame: pd.DataFrame, names: tuple[str, ...], payable: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
+    said = frame["explorable"].fillna("").to_numpy(dtype=str)
+    texts, which = np.unique(said, return_inverse=True)
+    if not any(texts):
+        return None
+    among = np.array([[name in text.split(",") for name in names] for text in texts])[which]
+    is_open: NDArray[np.bool_] = ((among | ~payable).all(axis=1) | (payable.sum(axis=1) == 1))[known]
+    return is_open
 
 
 def _agreement(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,11 +158,9 @@ def with_holdout_of(champion: Bundle, settings: Retraining) -> Retraining:
 
 
 def n_new_votes(log: Path, champion: Bundle) -> int:
-    """Count the votes of a log that the champion has not learned from; all, where it does not say."""
+    """Count the votes of a log that the champion has not learned from."""
     known = champion.manifest.training.get(FEEDBACK)
-    until = known.get(UNTIL) if isinstance(known, Mapping) else None
-    if until is None:
-        until = datetime.fromisoformat(champion.manifest.created_at).timestamp() if known is None else 0.0
+    until = (known.get(UNTIL) if isinstance(known, Mapping) else None) or 0.0
     with DecisionLog(log) as opened:
         sql = "SELECT count(*) AS n FROM feedback WHERE time_unix_s > ? AND coalesce(source, 'vote') <> 'signal'"
         return int(opened.query(sql, [until])["n"][0])
@@ -206,7 +203,11 @@ def _taught(
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
-        presets=champion.manifest.presets,
+        presets={  # but for those that a certificate stood for, which the challenger has not got
+            name: policy
+            for name, policy in champion.manifest.presets.items()
+            if name not in champion.manifest.certificates
+        },
         provenance=provenance,
     )
 

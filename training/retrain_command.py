@@ -199,7 +199,7 @@ def _show(done: Retrained) -> None:
     table = Table(title=f"{done.trained.manifest.id} against {done.trained.report['champion']}")
     for heading, justify in (("gate", "left"), ("", "left"), ("measured", "right"), ("bound", "right"), ("", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for gate in _in_order(done.gates):
+    for gate in _shown(done.gates):
         mark = "[green]passed[/]" if gate.is_passed else "[bold red]REFUSED[/]"
         measured, bound = ("–" if value is None else f"{value:.4g}" for value in (gate.measured, gate.bound))
         table.add_row(gate.name, mark, measured, bound, gate.reason)
@@ -209,5 +209,16 @@ def _show(done: Retrained) -> None:
     console.print(f"{verdict}; wrote {done.trained.directory} and {done.report}", highlight=False)
 
 
-def _in_order(gates: Sequence[GateResult]) -> list[GateResult]:
-    return sorted(gates, key=lambda gate: gate.is_passed)
+def _shown(gates: Sequence[GateResult]) -> list[GateResult]:
+    """Put refusals first, and of passed gates that ask the same of many slices or candidates the nearest alone."""
+    from dataclasses import replace
+
+    shown = [gate for gate in gates if not gate.is_passed]
+    for family, words in (("loss in ", "slices"), ("loss of ", "candidates")):
+        passed = [gate for gate in gates if gate.is_passed and gate.name.startswith(family)]
+        if passed:
+            nearest = max(passed, key=lambda gate: float("-inf") if gate.measured is None else gate.measured)
+            words = f"nearest of {len(passed)} {words}: {nearest.reason}" if len(passed) > 1 else nearest.reason
+            shown.append(replace(nearest, reason=words))
+    others = [g for g in gates if g.is_passed and not g.name.startswith(("loss in ", "loss of "))]
+    return [*shown, *others]

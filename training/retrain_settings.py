@@ -106,6 +106,9 @@ class GateSettings:
         Times the champion's decision time.
     size, size_mb : float
         Times the champion's bytes, or megabytes, whichever allows more: a bundle grows with what it has learned.
+    certificates : bool
+        Whether a challenger that cannot renew the champion's promises is refused; a log alone renews none, since
+        promises need prompts on which all candidates were observed.
     confidence : float in (0, 1)
         One-sided, of the intervals' ends; of all slices, candidates or presets together.
     """
@@ -122,6 +125,7 @@ class GateSettings:
     latency: float = 1.5
     size: float = 2.0
     size_mb: float = 20.0
+    certificates: bool = True
     confidence: float = 0.95
 
 

@@ -34,13 +34,16 @@ class Sync:
         The directory; only this process writes it.
     tell : callable (line) -> None
         Called once for each change of what is so.
+    n_kept : int, default=10
+        Bundles kept that no link names any more.
     """
 
-    def __init__(self, store: Store, out: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, out: Path, tell: Callable[[str], None], n_kept: int = 10) -> None:
         self._store = store
         self._out = out
         self._links = BundleLinks(out)
         self._tell = tell
+        self._n_kept = n_kept
         #: What was said last of each link, and of the store itself.
         self._said: dict[str, str] = {}
 
@@ -70,6 +73,8 @@ class Sync:
             return False
         self._say("", "")
         worked = [self._follow(link, aliases.get(link)) for link in FOLLOWED]
+        if all(worked):
+            self._prune()
         return all(worked)
 
     def _follow(self, link: str, number: str | None) -> bool:
@@ -101,6 +106,13 @@ class Sync:
         self._links.point(link, None)
         self._say(link, f"{link}: nobody" if before or self._said.get(link) else "")
         return True
+
+    def _prune(self) -> None:
+        try:
+            for bundle in self._links.prune(FOLLOWED, self._n_kept):
+                self._tell(f"removed {bundle}, which no link names")
+        except OSError as error:
+            self._say("old", f"old versions stay: {error}")
 
     def _mark(self) -> None:
         """Say in the directory whom it follows, so that nobody promotes there what the next look would undo."""

@@ -204,7 +204,7 @@ def _table(title: str, *headings: str) -> Table:
 
 def _usd(estimate: Estimate, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{1000 * estimate.value:{sign}.4g} ({1000 * estimate.low:.4g} to {1000 * estimate.high:.4g})"
+    return f"{1000 * estimate.value:{sign}.3g} ({1000 * estimate.low:.3g} to {1000 * estimate.high:.3g})"
 
 
 def _share(estimate: Estimate) -> str:

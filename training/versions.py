@@ -108,7 +108,7 @@ class Registered:
     run_id : str or None
         Of MLflow.
     is_challenger : bool
-        False where a gate failed: it is kept, the challenger stays whoever it was.
+        False where a gate failed, or nobody asked: it is kept, the challenger stays whoever it was.
     """
 
     version: str
@@ -132,8 +132,10 @@ class Store(Protocol):
         gates: Iterable[Mapping[str, object]],
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
+        *,
+        as_challenger: bool = True,
     ) -> Registered:
-        """Add a version; it becomes the challenger unless a gate failed."""
+        """Add a version; it becomes the challenger, if asked, unless a gate failed."""
 
     def version(self, wanted: str) -> Version:
         """Find a version by alias or number; raises NoSuchVersion."""

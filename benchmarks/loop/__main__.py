@@ -169,7 +169,7 @@ class Demo:
         self._serve(traffic, "experiment")
         time.sleep(3)
         turnout("experiment", "status", "retrained", *of_gateway)
-        readout = json.loads(turnout("experiment", "status", "retrained", "--json", *of_gateway))
+        readout = json.loads(turnout("experiment", "status", "retrained", "--json", *of_gateway, is_shown=False))
         turnout("experiment", "stop", "retrained", *of_gateway)
         turnout("promote", "--challenger", "--yes", "--by", "demo")
         turnout("sync", "--out", "bundles", "--once")

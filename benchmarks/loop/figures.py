@@ -14,7 +14,7 @@ _WINDOW = 400
 
 
 def draw(world: World, stages: Sequence[tuple[str, list[Served]]], figures: Mapping[str, Any], path: Path) -> None:
-    """Draw quality, cost and regret, in moving means over 400 requests, with the stages marked."""
+    """Draw quality, cost and regret, in moving means over 400 requests of a stage, with the stages marked."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,14 +42,17 @@ def draw(world: World, stages: Sequence[tuple[str, list[Served]]], figures: Mapp
     }
     figure, axes = plt.subplots(3, 1, figsize=(11, 9), sharex=True)
     for axis, (name, label) in zip(axes, labels.items(), strict=True):
-        axis.plot(*_moving(np.concatenate(own[name])), label="Turnout", color="tab:blue", linewidth=1.2)
-        if name in ideal:
-            axis.plot(*_moving(np.concatenate(ideal[name])), label="oracle", color="tab:gray", linewidth=1.0)
+        for i, start in enumerate(starts[:-1]):
+            # A mean over the end of one stage and the beginning of the next would blur what the stages show.
+            axis.plot(*_moving(own[name][i], start), label="Turnout" if i == 0 else None, color="tab:blue")
+            if name in ideal:
+                axis.plot(*_moving(ideal[name][i], start), label="oracle" if i == 0 else None, color="tab:gray")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         for start in starts[1:-1]:
             axis.axvline(start, color="black", linewidth=0.8, linestyle=":")
-    axes[1].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_ylim(bottom=0)
     axes[0].legend(loc="lower left")
     words = {
         "before": "first bundle",
@@ -67,13 +70,15 @@ def draw(world: World, stages: Sequence[tuple[str, list[Served]]], figures: Mapp
             fontsize=9,
             rotation=0 if end - start > 0.08 * starts[-1] else 30,
         )
-    axes[-1].set_xlabel("request (moving mean over 400; providers are SIMULATED, their true quality is known)")
+    axes[-1].set_xlabel("request (moving means within a stage; providers are SIMULATED, their true quality is known)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _moving(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    window = min(_WINDOW, len(values))
+def _moving(values: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middles and the means of the windows within one stage; of a short stage at least three windows."""
+    window = max(1, min(_WINDOW, len(values) // 3))
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    return np.arange(window, len(values) + 1) - window / 2, (sums[window:] - sums[:-window]) / window
+    middles = start + np.arange(window, len(values) + 1) - window / 2
+    return middles, (sums[window:] - sums[:-window]) / window

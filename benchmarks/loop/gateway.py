@@ -95,7 +95,7 @@ class Workbench:
             "DEMO_LABELLER": secrets[LABELLER],
         }
 
-    def turnout(self, *arguments: str, may_fail: bool = False) -> str:
+    def turnout(self, *arguments: str, may_fail: bool = False, is_shown: bool = True) -> str:
         """Give a command, show it and what it says; raises RuntimeError when it fails."""
         sys.stdout.write(f"\n$ turnout {' '.join(arguments)}\n")
         sys.stdout.flush()
@@ -107,7 +107,7 @@ class Workbench:
             capture_output=True,
             text=True,
         )
-        sys.stdout.write(done.stdout + (done.stderr if done.returncode else ""))
+        sys.stdout.write((done.stdout if is_shown else "") + (done.stderr if done.returncode else ""))
         sys.stdout.write(f"({time.perf_counter() - began:.1f} s, exit code {done.returncode})\n")
         if done.returncode and not may_fail:
             raise RuntimeError(f"turnout {arguments[0]} failed")

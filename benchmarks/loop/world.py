@@ -53,7 +53,7 @@ class World:
     def is_right(self, phase: str, i: int, j: int) -> bool:
         """Say whether candidate j answers question i right in a phase; always the same."""
         drawn = blake2b(f"{phase}/{CANDIDATES[j]}/{self.texts[i]}".encode(), digest_size=8).digest()
-        return int.from_bytes(drawn) / 2**64 < self.quality[phase][i, j]
+        return bool(int.from_bytes(drawn) / 2**64 < self.quality[phase][i, j])
 
 
 def world_of(n: int, seed: int) -> World:

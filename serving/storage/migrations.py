@@ -112,6 +112,21 @@ def m008_feedback(database: sqlite3.Connection) -> None:
     database.execute("CREATE INDEX feedback_by_time ON feedback (time_unix_s)")
 
 
+def m009_experiment(database: sqlite3.Connection) -> None:
+    """Make the table of experiments, at most one of them in force on anything, and find their requests quickly."""
+    database.execute(
+        """
+        CREATE TABLE experiment (
+            name TEXT PRIMARY KEY, acts_on TEXT NOT NULL, definition TEXT NOT NULL, state TEXT NOT NULL, salt BLOB,
+            halted TEXT NOT NULL, promoted TEXT, why TEXT NOT NULL, created_unix_s REAL NOT NULL, ended_unix_s REAL,
+            changed_unix_s REAL NOT NULL
+        )
+        """
+    )
+    database.execute("CREATE UNIQUE INDEX experiment_in_force ON experiment (acts_on) WHERE state != 'stopped'")
+    database.execute("CREATE INDEX request_by_experiment ON request (experiment) WHERE experiment IS NOT NULL")
+
+
 def m010_exploration(database: sqlite3.Connection) -> None:
     """Add among whom chance could choose, and what that cost; configured names and USD."""
     database.execute("ALTER TABLE request ADD COLUMN explorable TEXT")
@@ -129,5 +144,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m006_loop,
     m007_retained,
     m008_feedback,
+    m009_experiment,
     m010_exploration,
 )

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from serving.feedback import FeedbackStore, NullFeedbackStore
 from serving.records import NullRecordStore, RecordStore
+from serving.storage.experiments import ExperimentStore, NullExperimentStore, SqliteExperimentStore
 from serving.storage.expiry import forget
 from serving.storage.record_store import SqliteRecordStore
 from serving.storage.votes import SqliteFeedbackStore
@@ -27,10 +28,13 @@ class Storage(Protocol):
         Of requests, and what is retained of their prompts.
     feedback : FeedbackStore
         What was said of their answers.
+    experiments : ExperimentStore
+        What settings are compared, and which were promoted.
     """
 
     records: RecordStore
     feedback: FeedbackStore
+    experiments: ExperimentStore
 
     def open(self) -> None:
         """Start keeping; what the disk thinks of it shows in the status of the stores."""
@@ -64,6 +68,7 @@ class NullStorage:
     def __init__(self, records: RecordStore | None = None, feedback: FeedbackStore | None = None) -> None:
         self.records: RecordStore = records if records is not None else NullRecordStore()
         self.feedback: FeedbackStore = feedback if feedback is not None else NullFeedbackStore()
+        self.experiments: ExperimentStore = NullExperimentStore()
 
     def open(self) -> None:
         """Open the records."""
@@ -91,6 +96,7 @@ class SqliteStorage:
         self.writer = SqliteWriter(path)
         self.records: RecordStore = SqliteRecordStore(self.writer)
         self.feedback: FeedbackStore = SqliteFeedbackStore(self.writer)
+        self.experiments: ExperimentStore = SqliteExperimentStore(self.writer)
         # What an earlier process deleted may be in its log still.
         self._has_remains = True
 

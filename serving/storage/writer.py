@@ -103,7 +103,7 @@ class SqliteWriter:
         self._thread: threading.Thread | None = None
         # Each counter has one writing thread: the event loop's for the refused, the writer for the others.
         self._n_refused = self._n_lost = self._n_written = 0
-        self._is_failing = False
+        self._is_failing = self._is_dropping = False
 
     def open(self) -> None:
         """Start the writer; what the disk thinks of it shows in :meth:`status`. Idempotent."""
@@ -117,6 +117,9 @@ class SqliteWriter:
         queue = self._queue
         if len(queue) >= (table.n_queue or self._n_queue) or self._thread is None:
             self._n_refused += 1
+            if not self._is_dropping and self._thread is not None:
+                self._is_dropping = True
+                logs.event("records_dropping", {"n_dropped": self._n_refused + self._n_lost}, level="error")
             return False
         queue.append((table, row))
         # The writer looks by itself every second: waking it for each row would cost more than writing.
@@ -139,7 +142,9 @@ class SqliteWriter:
         self._wake.set()
         try:
             # Who gives up cancels it: then it is skipped, unless it is being made, which nobody hears of.
-            made: T = await asyncio.wait_for(asyncio.wrap_future(change.made), PATIENCE_S)
+            # (Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.)
+            async with asyncio.timeout(PATIENCE_S):
+                made: T = await asyncio.wrap_future(change.made)
         except TimeoutError as error:
             raise StorageUnavailable(
                 "the database cannot be written to at the moment", retry_after_s=PATIENCE_S
@@ -200,7 +205,7 @@ class SqliteWriter:
 
     def status(self) -> RecordStatus:
         """Return the counts."""
-        return RecordStatus(self._n_written, self._n_refused + self._n_lost, self._is_failing)
+        return RecordStatus(self._n_written, self._n_refused + self._n_lost, self._is_failing, len(self._queue))
 
     def close(self) -> None:
         """Write what is queued and stop the writer. Idempotent."""
@@ -256,8 +261,9 @@ class SqliteWriter:
             for answer in answers:
                 answer()
             self._n_written += n_rows
-            if self._is_failing:
-                self._is_failing = False
+            has_caught_up = self._is_dropping and len(self._queue) < N_BATCH
+            if self._is_failing or has_caught_up:
+                self._is_failing = self._is_dropping = False
                 logs.event("records_recovered", {"n_dropped": self.status().n_dropped}, level="warning")
         return database
 

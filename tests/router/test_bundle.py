@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router import bundle
+from router import Router, bundle
 from router.arrays import read_arrays, write_arrays
 from router.errors import (
     BundleCorrupt,
@@ -225,3 +225,24 @@ def test_a_number_that_is_not_finite_becomes_null_in_the_manifest(tiny_bundle):
 def test_the_manifest_survives_a_round_trip(tiny_bundle):
     manifest = bundle.load(tiny_bundle).manifest
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_the_id_of_an_encoder_is_that_of_what_its_features_depend_on(tiny_bundle):
+    files = {name: FileEntry(digest * 64, 1) for name, digest in (("encoder.npz", "a"), ("quality.onnx", "b"))}
+    base = replace(bundle.load(tiny_bundle).manifest, encoder_tier="lexical", files=files)
+    assert base.encoder_id.startswith("lexical-")
+    same = {**files, "quality.onnx": FileEntry("c" * 64, 1), "CARD.md": FileEntry("d" * 64, 1)}
+    assert replace(base, version="2", files=same).encoder_id == base.encoder_id
+    other = {**files, "encoder.npz": FileEntry("e" * 64, 1)}
+    changed = [replace(base, files=other), replace(base, dim=3), replace(base, feature_schema=99)]
+    assert len({base.encoder_id, *(one.encoder_id for one in changed)}) == 4
+
+
+def test_what_serving_asks_for_holds_the_features_and_what_training_asks_for_does_not(tiny_bundle):
+    loaded = bundle.load(tiny_bundle)
+    given = loaded.outputs(["What is 17 * 23?"])
+    assert given["features"].shape == (1, 2) and not given["features"].flags.writeable
+    assert np.array_equal(given["features"], loaded.encoder.encode(["What is 17 * 23?"]))
+    assert "features" not in loaded.outputs(["a", "b"])
+    encoded = Router(loaded).route("What is 17 * 23?").encoded
+    assert encoded.encoder == loaded.manifest.encoder_id and encoded.features.shape == (2,)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from router import graph_check
 from router.errors import BundleCorrupt, BundleError, BundleUnsafe
 from router.graph_check import check_graph
 from router.runtime import Graph
@@ -136,3 +137,19 @@ def test_random_bytes_never_crash_the_check(data):
         check_graph(data, "g.onnx")
     except BundleError:
         return
+
+
+@pytest.mark.parametrize("bad", [None, 0, 4_000, 9_999])
+def test_a_run_longer_than_one_step_is_looked_at_to_its_end(bad):
+    """Steps end in the middle of numbers, before and after whatever is wrong."""
+    numbers = np.arange(10_000, dtype=np.float32)
+    if bad is not None:
+        numbers[bad] = np.nan
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=numbers.tolist())
+    made = model(node).SerializeToString()
+    assert len(made) > 2 * graph_check._RUN_BYTES
+    if bad is None:
+        check_graph(made, "g.onnx")
+    else:
+        with pytest.raises(BundleCorrupt, match="NaN"):
+            check_graph(made, "g.onnx")

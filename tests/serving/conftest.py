@@ -95,6 +95,11 @@ def pool_toml() -> str:
 
 
 @pytest.fixture
+def server_toml() -> str:
+    return SERVER
+
+
+@pytest.fixture
 def configure(tmp_path: Path, tiny_bundle: Path) -> Callable[..., Settings]:
     """Return a function that writes a config and loads it."""
 
@@ -156,6 +161,12 @@ async def listening(app: Application, settings: Settings) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
+
+
+@pytest.fixture
+def listen() -> Callable[[Application, Settings], AbstractAsyncContextManager[str]]:
+    """Return :func:`listening`."""
+    return listening
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ async def test_without_keys_no_web_page_gets_in(running, caplog, method, path, h
 
 async def test_the_openapi_page_documents_the_inference_endpoints_too(running) -> None:
     schema = (await running.client.get("/openapi.json")).json()
+    control = {"/v1/route", "/v1/models", "/v1/models/{model}", "/v1/pool", "/metrics", "/healthz", "/readyz"}
     control = {
         "/v1/route",
         "/v1/feedback",
@@ -81,6 +82,7 @@ async def test_the_openapi_page_documents_the_inference_endpoints_too(running) -
         "/healthz",
         "/readyz",
     }
+    control |= {f"/v1/experiments{rest}" for rest in ("", "/{name}", "/{name}/stop", "/{name}/promote")}
     assert {*CLIENT_APIS, "/v1/messages/count_tokens", "/v1/responses/{response}", *control} == set(schema["paths"])
     assert "Dials" in schema["components"]["schemas"]
     assert schema["paths"][CHAT]["post"]["security"] == [{"HTTPBearer": []}]

@@ -176,6 +176,7 @@ async def test_pool_shows_that_records_are_being_lost(start, pool_toml, tmp_path
             "n_written": 0,
             "n_dropped": 0,
             "is_failing": False,
+            "n_waiting": 0,
         }
         for _ in range(3):
             assert (await gateway.chat()).status_code == 200, "traffic goes on"

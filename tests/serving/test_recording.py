@@ -11,7 +11,7 @@ from router import Candidate, Price, Router
 from router.bundle import load
 from router.decision import Outlook
 from router.pricing import Usage, charge_usd, counterfactual_usd
-from serving import recording
+from serving import logs, recording
 from serving.emulated_faults import Fault
 from serving.errors import SettingsError
 from serving.recording import outlook_json
@@ -98,6 +98,16 @@ async def test_a_request_that_failed_has_no_counterfactual(running) -> None:
     failed, unknown = running.records.kept
     assert (failed.chosen, failed.reference, failed.reference_cost_usd) == ("medium", "large", None)
     assert (unknown.chosen, unknown.outlook, unknown.reference, unknown.policy_version) == (None,) * 4
+
+
+async def test_the_log_says_what_is_out_of_the_ordinary(running) -> None:
+    await running.chat("Say hello.")
+    (record,) = running.records.kept
+    said = {name: value for name, value in recording.logged(record).items() if value is not None}
+    assert not {"propensity", "retention", "experiment", "arm", "signals"} & set(said)
+    odd = record._replace(propensity=0.05, retention="content", experiment="e", arm="a", signals="abandoned")
+    assert recording.logged(odd)["propensity"] == 0.05
+    assert set(recording.logged(odd)) <= set(logs.FIELDS)
 
 
 async def test_without_a_store_nothing_is_made_for_one(start, pool_toml, monkeypatch) -> None:

@@ -100,7 +100,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
     for n in range(25):
         store.add(RECORD._replace(id=f"dec-{n}"))
     assert store.flush()
-    assert store.status() == RecordStatus(0, 15, True)
+    assert store.status() == RecordStatus(0, 15, True, 10)
     missing.parent.mkdir()
     assert store.flush()
     assert store.status() == RecordStatus(10, 15, False)  # what waited was saved when the disk came back

@@ -124,3 +124,17 @@ def test_an_acknowledged_change_survives_kill_9(tmp_path: Path) -> None:
         kept = names(database)
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert [line.strip() for line in acknowledged] == kept[: len(acknowledged)]
+
+
+async def test_who_is_cancelled_just_as_its_answer_comes_is_cancelled(writer: SqliteWriter) -> None:
+    async def worker() -> None:
+        await writer.change(make_table)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(worker())
+    await asyncio.sleep(0)
+    assert writer.flush()  # the loop stands still meanwhile: the answer is there, and nobody has looked at it
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=2)
+    assert task.cancelled()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import shlex
+import os
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 pytest.importorskip("mlflow", reason="the training extra is not installed")
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "training"
+#: Entry point to the optional parameters that are tried too.
+OPTIONAL = {"train": (), "retrain": ("log", "data"), "label": ("key_env",), "promote": (), "rollback": ()}
 
 
 def entries():
@@ -20,19 +23,33 @@ def entries():
     return load_project(str(PROJECT))._entry_points
 
 
-@pytest.mark.parametrize("name", ["train", "promote", "rollback"])
-def test_an_entry_point_is_a_command_with_options_that_it_has(name):
+def test_these_are_all():
+    assert set(entries()) == set(OPTIONAL)
+
+
+@pytest.mark.parametrize("with_optional", [False, True])
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_entry_point_is_a_command_with_options_that_it_has(name, with_optional, tmp_path):
+    (tmp_path / "it's here").touch()
     entry = entries()[name]
-    given = {parameter: "a b" for parameter, what in entry.parameters.items() if what.default is None}
-    line = entry.compute_command(given, None)
-    assert line.startswith("cd .. && turnout ")
-    _, command, *arguments = shlex.split(line.removeprefix("cd .. && "))
+    values = {"max_usd": "2.5", "gateway": "http://127.0.0.1:1", "key_env": "GATEWAY_KEY"}
+    given = {
+        parameter: values.get(parameter, str(tmp_path / "it's here"))
+        for parameter, what in entry.parameters.items()
+        if what.default is None or (with_optional and parameter in OPTIONAL[name])
+    }
+    if name in ("train", "retrain", "label"):
+        given["out"] = str(tmp_path / "out")
+    # Run by bash as MLflow does, but for the program itself: what it would be given is printed.
+    line = 'turnout() { printf \'%s\\0\' "$PWD" "$@"; }; ' + entry.compute_command(given, None)
+    done = subprocess.run(["bash", "-c", line], cwd=PROJECT, capture_output=True, text=True, check=True)
+    where, command, *arguments = done.stdout.split("\0")[:-1]
+    assert os.path.samefile(where, ROOT)
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["turnout.commands"]
     module, _, attribute = points[command].partition(":")
     # Parsed, not run: an option that the command does not know, or one it lacks, raises.
     context = getattr(importlib.import_module(module), attribute).make_context(command, arguments)
-    assert "a b" in str(context.params.values()), "values reach the command whole"
-
-
-def test_there_is_nothing_else():
-    assert set(entries()) == {"train", "promote", "rollback"}
+    understood = {str(value) for value in context.params.values()} | {
+        str(item) for value in context.params.values() if isinstance(value, tuple) for item in value
+    }
+    assert set(given.values()) <= understood, "values reach the command whole"

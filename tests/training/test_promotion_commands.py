@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from training.directory_store import DirectoryStore
+from training.gate_results import results_of, write_gates
 from training.promotion_commands import promote, rollback, sync
+from training.versions import identity_of
 
 PASSED = {"name": "slices", "is_passed": True, "measured": 0.00123, "bound": 0.02}
 FAILED = {"name": "calibration", "is_passed": False, "measured": 0.09, "bound": 0.05, "reason": "too far off"}
@@ -74,11 +76,23 @@ def test_auto_promotes_when_all_gates_passed_and_rollback_is_one_command(store, 
 
 
 def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bundle):
+    store.register(bundle("2"), [PASSED])
     there = ("--directory", store.where, "--bundle", bundle("1"), "--yes", "--by", "ada")
     refused = run(promote, *there)
     assert refused.exit_code == 3 and "no gate was judged for tiny@1" in refused.output
     assert run(promote, *there, "--force", "the first").exit_code == 0
-    assert store.aliases()["champion"] == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@1", "challenger": "tiny@2"}, "who waits goes on waiting"
+
+
+def test_a_bundle_may_bring_the_gates_that_judged_it_and_no_others(store, bundle, tmp_path):
+    identity, other = identity_of(bundle("1")), identity_of(bundle("2"))
+    for about, name in ((identity, "right.json"), (other, "wrong.json")):
+        (tmp_path / name).write_bytes(write_gates(about.bundle, about.manifest_sha256, results_of([PASSED])))
+    there = ("--directory", store.where, "--bundle", bundle("1"), "--auto")
+    wrong = run(promote, *there, "--gates", tmp_path / "wrong.json")
+    assert wrong.exit_code == 1 and "judged tiny@2" in wrong.output and store.aliases() == {}
+    assert run(promote, *there, "--gates", tmp_path / "right.json").exit_code == 0
+    assert store.aliases() == {"champion": "tiny@1"}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +102,7 @@ def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bu
         (("--auto", "--force", "x"), "--auto asks only the gates"),
         (("--auto", "--yes", "--by", "ada"), "--auto asks only the gates"),
         (("--yes",), "--yes needs --by"),
+        (("--gates", __file__), "--gates needs --bundle"),
         (("--directory", "d", "--tracking-uri", "sqlite:///x.db"), "not both"),
     ],
 )

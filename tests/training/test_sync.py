@@ -156,3 +156,18 @@ def test_a_folder_in_the_place_of_a_link_is_left_alone(following):
     assert not following.sync.look()
     assert "no symbolic link" in following.said()[0]
     assert (following.out / "champion").is_dir()
+
+
+def test_old_versions_go_but_never_one_that_is_linked(following):
+    sync = Sync(following.store, following.out, following.lines.append, n_kept=1)
+    for version in "1234":
+        following.challenge(version)
+        promote(following.store, approved_by="ada")
+        assert sync.look()
+    rollback(following.store, by="ada")
+    assert sync.look()
+    assert following.links() == {"champion": "tiny@3"}
+    # Of those that nobody names the newest stays; tiny@1 went when the third came, tiny@2 when the fourth did.
+    assert sorted(path.name for path in (following.out / "versions").iterdir()) == ["tiny@3", "tiny@4"]
+    removed = [line for line in following.said() if line.startswith("removed")]
+    assert removed == [f"removed tiny@{version}, which no link names" for version in "12"]

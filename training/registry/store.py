@@ -94,6 +94,8 @@ class MlflowStore:
         gates: Iterable[Mapping[str, object]],
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
+        *,
+        as_challenger: bool = True,
     ) -> Registered:
         """Record a run and make it a version; it becomes the challenger unless a gate failed.
 
@@ -103,6 +105,8 @@ class MlflowStore:
         gates : iterable of Mapping
         metrics : Mapping of str to float, optional
         artefacts_dir : Path, optional
+        as_challenger : bool, default=True
+            False leaves the challenger whoever it is.
 
         Returns
         -------
@@ -153,9 +157,9 @@ class MlflowStore:
                 with tempfile.TemporaryDirectory(prefix="turnout-") as scratch:
                     self._fetch(client, version, Path(scratch) / "bundle")
                     check_identity(Path(scratch) / "bundle", version)
-            if not failed:
+            if is_challenger := as_challenger and not failed:
                 client.set_registered_model_alias(self._name, CHALLENGER, version.number)
-        return Registered(version.number, run_id, not failed)
+        return Registered(version.number, run_id, is_challenger)
 
     def version(self, wanted: str) -> Version:
         """Find a version by alias or number; raises NoSuchVersion."""
