@@ -15,7 +15,8 @@ from training.drift import COST, LENGTH, QUALITY, QUALITY_BY_TASK, TASK_SHARE, U
 from training.drift_command import drift as command
 from training.errors import NotEnoughData
 from training.foreseen import foreseen
-from training.simulated_log import Shift, simulate, write_tables
+from training.simulated_log import simulate, write_tables
+from training.simulated_world import Shift
 
 SAMPLE = generate()
 # What is predicted is the truth, so that nothing but the shifts is off.
