@@ -11,7 +11,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.errors import PromotionRefused
+from router.errors import BundleError
+from training.errors import NoSuchVersion, PromotionRefused
 from training.gate_results import GateResult
 from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Store, Version, check_identity
 
@@ -54,6 +55,7 @@ def promote(
         raise PromotionRefused(problem)
     verify(store, version)
     former = aliases.get(CHAMPION)
+    previous = _standing(store, former)
     change = Change(
         time=_now(),
         action="promote",
@@ -66,7 +68,7 @@ def promote(
         failed_gates=tuple(gate.name for gate in gates if not gate.is_passed),
     )
     store.note(change)
-    store.point(PREVIOUS, store.version(former) if former else None)
+    store.point(PREVIOUS, previous)
     store.point(CHAMPION, version)
     if aliases.get(CHALLENGER) == version.number:
         store.point(CHALLENGER, None)
@@ -135,6 +137,14 @@ def verify(store: Store, version: Version) -> None:
         folder = Path(scratch) / "bundle"
         store.fetch(version, folder)
         check_identity(folder, version)
+
+
+def _standing(store: Store, number: str | None) -> Version | None:
+    """Return the version of a number; None where it is gone or damaged, so that a broken champion can be replaced."""
+    try:
+        return None if number is None else store.version(number)
+    except (BundleError, NoSuchVersion):
+        return None
 
 
 def _now() -> str:
