@@ -135,10 +135,22 @@ class Contest:
         ]
         return min(tried, key=lambda found: found.low)
 
+    def quality_lost(self, candidate: str, other: str) -> Difference | None:
+        """Return by how much a candidate's mean quality is below another's, where both are known; None if not both."""
+        names = self.old.candidates
+        if candidate not in names or other not in names:
+            return None
+        lost = self.old.quality[:, names.index(other)] - self.old.quality[:, names.index(candidate)]
+        known = np.flatnonzero(np.isfinite(lost))
+        groups = [self.old.groups[i] for i in known.tolist()]
+        return difference(lost[known], np.ones(len(known)), groups, self.confidence)
+
     @property
     def compares(self) -> bool:
-        """Whether some held-out row has every candidate's outcome and cost."""
-        return len(self.old.candidates) > 1 and bool((self.old.complete & self.new.complete).any())
+        """Whether enough held-out rows for an interval have every candidate's outcome and cost."""
+        whole = np.flatnonzero(self.old.complete & self.new.complete)
+        n_groups = len({self.old.groups[i] for i in whole.tolist()})
+        return len(self.old.candidates) > 1 and n_groups >= _LEAST_GROUPS
 
     def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
         """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.

@@ -116,6 +116,8 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
             words = f"promises {own.goal} {own.level:g}; the champion {certificate.goal} {certificate.level:g}"
         elif own.confidence < certificate.confidence:
             words = f"confidence {own.confidence:g}; the champion {certificate.confidence:g}"
+        elif not _as_good(contest, own.anchor, certificate.anchor, settings.utility):
+            words = f"promises against {own.anchor}, not known to be as good as {certificate.anchor}, the champion's"
         else:
             yield GateResult(f"certificate {preset}", True, own.level, certificate.level, own.sentence())
             continue
@@ -126,6 +128,14 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
             certificate.level,
             words,
         )
+
+
+def _as_good(contest: Contest, anchor: str, other: str, bound: float) -> bool:
+    """Say whether an anchor is not shown to be worse than another: a promise against a poor one promises little."""
+    if anchor == other:
+        return True
+    lost = contest.quality_lost(anchor, other)
+    return lost is not None and lost.low <= bound
 
 
 def _weaker(own: float, other: float, goal: str) -> bool:

@@ -164,13 +164,13 @@ def test_a_lost_or_weaker_certificate_is_refused(bundle):
     task, truth, quality = world(rng, 200)
     same = said(rng, truth)
 
-    def certified(level, abstained=False):
+    def certified(level, abstained=False, anchor="large"):
         certificate = Certificate(
             preset="safe",
             goal="fall_below",
             level=level,
             confidence=0.9,
-            anchor="large",
+            anchor=anchor,
             candidates=NAMES,
             prices=(None, None, None),
             method="by hand",
@@ -194,6 +194,10 @@ def test_a_lost_or_weaker_certificate_is_refused(bundle):
     assert "certificate safe" in names(promising, certified(0.08))
     assert "certificate safe" in names(promising, certified(0.05, abstained=True))
     assert "certificate safe" in names(promising, bundle)
+    # Hardly anything falls below the poorest candidate: that is no promise in the place of this one.
+    assert "certificate safe" in names(promising, certified(0.05, anchor="small"))
+    assert "certificate safe" in names(promising, certified(0.05, anchor="newcomer"))
+    assert "certificate safe" not in names(certified(0.05, anchor="small"), promising)
     assert "certificate safe" not in names(certified(0.05, abstained=True), bundle)
     met = replace(contest(bundle, task, quality, same, same), champion=promising)
     unasked = judge(met, replace(SETTINGS, certificates=False))
@@ -207,6 +211,16 @@ def test_without_rows_that_compare_nothing_is_said_of_deciding(bundle):
     found = judge(contest(bundle, task, quality, same, same, missing_cost=True), SETTINGS)
     words = "not measured: too few held-out answers that these presets would have chosen"
     assert {gate.reason for gate in found if gate.name.startswith("utility")} == {words}
+
+
+def test_a_handful_of_rows_that_compare_leave_deciding_to_the_votes(bundle):
+    rng = np.random.default_rng(0)
+    found, _ = votes_only(bundle, rng, lambda old: np.clip(1 - old, 0, 1))
+    by_votes = [name for name in refused(found) if name.startswith("utility")]
+    assert by_votes
+    for own in (found.old, found.new):
+        own.quality[:4], own.cost_usd[:4] = 0.5, COSTS
+    assert [name for name in refused(found) if name.startswith("utility")] == by_votes
 
 
 def votes_only(bundle, rng, spoil):
