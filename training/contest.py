@@ -82,6 +82,13 @@ class Contest:
         return [name for name in self.champion.manifest.names if name not in self.challenger.manifest.names]
 
     @property
+    def missing_presets(self) -> list[str]:
+        """Presets of the champion that the challenger has not got; those it promises something of are certificates."""
+        certificates = self.champion.manifest.certificates
+        promised = {name for name, certificate in certificates.items() if not certificate.abstained}
+        return sorted(self.champion.manifest.presets.keys() - self.challenger.manifest.presets.keys() - promised)
+
+    @property
     def slice_names(self) -> list[str]:
         """Names of the slices, sorted."""
         return sorted(set(self.slices or ()))

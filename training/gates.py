@@ -47,10 +47,13 @@ def _holdout(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     yield _at_most("holdout nearly repeated", share, settings.near_share, f"{found.n_near:,} are nearly taught")
 
 
-def _candidates(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+def _known_names(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     missing = contest.missing
     lost = f"the challenger does not know {', '.join(missing)}" if missing else "it knows every candidate"
     yield _at_most("candidates", len(missing), 0, lost)
+    gone = contest.missing_presets
+    lost = f"the challenger has no preset {', '.join(gone)}" if gone else "it has every preset"
+    yield _at_most("presets", len(gone), 0, lost)
 
 
 def _loss(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
@@ -156,7 +159,7 @@ def _n_bytes(bundle: Bundle) -> int:
 
 GATES: tuple[Gate, ...] = (
     _holdout,
-    _candidates,
+    _known_names,
     _loss,
     _loss_by_slice,
     _loss_by_candidate,

@@ -190,6 +190,7 @@ def _taught(
     lessons: Lessons, labelled: OutcomeTable | None, votes: Votes | None, champion: Bundle, settings: Retraining
 ) -> Taught:
     provenance: dict[str, Any] = {"champion": champion.manifest.id}
+    certificates = champion.manifest.certificates
     if lessons.encoder is not None:
         provenance[N_TOPIC_COLUMNS] = lessons.n_topic_columns
     if votes is not None:
@@ -203,10 +204,10 @@ def _taught(
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
-        presets={  # but for those that a certificate stood for, which the challenger has not got
+        presets={  # but for those that a promise stood for, which the challenger has not got
             name: policy
             for name, policy in champion.manifest.presets.items()
-            if name not in champion.manifest.certificates
+            if name not in certificates or certificates[name].abstained
         },
         provenance=provenance,
     )

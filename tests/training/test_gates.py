@@ -141,11 +141,13 @@ def test_overlap_volume_speed_and_missing_candidates_are_each_refused(bundle):
     task, truth, quality = world(rng, 60)
     same = said(rng, truth)
     lacking = replace_manifest(bundle, candidates=bundle.manifest.candidates[:2])
+    lacking = with_presets(lacking, balanced=("willingness_to_pay_usd", 0.05))
     found = contest(bundle, task, quality, same, same, challenger=lacking, overlap=Overlap(60, 2, 3), ratio=1.7)
     by_name = {gate.name: gate for gate in judge(found, SETTINGS)}
-    for name in ("holdout", "holdout repeated", "holdout nearly repeated", "candidates", "decision time"):
+    for name in ("holdout", "holdout repeated", "holdout nearly repeated", "candidates", "presets", "decision time"):
         assert not by_name[name].is_passed, name
     assert by_name["candidates"].reason == "the challenger does not know small"
+    assert by_name["presets"].reason == "the challenger has no preset price"
     assert by_name["decision time"].measured == 1.7 and by_name["decision time"].bound == 1.5
     assert by_name["size"].is_passed
 
