@@ -36,6 +36,10 @@ SELECT request_id, prompt, features, encoder, task FROM retained
 WHERE request_id IN (SELECT request_id FROM feedback)
 QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY time_unix_s DESC) = 1
 """
+_TEACHING = """
+SELECT DISTINCT request_id FROM retained
+WHERE trim(coalesce(prompt, '')) <> '' OR (features IS NOT NULL AND encoder = ?)
+"""
 _LOG, _FEATURES = "log-", "features:"
 
 
@@ -84,6 +88,12 @@ class _Logged:
 
     prompts: pd.DataFrame
     outcomes: pd.DataFrame
+
+
+def teaching(log: DecisionLog, champion: Bundle, settings: Retraining) -> set[str]:
+    """Return the requests whose prompt can teach: its text was retained, or its features by the encoder that stays."""
+    encoder_id = champion.manifest.encoder_id if settings.retrain.encoder == "champion" else None
+    return set(log.query(_TEACHING, [encoder_id])["request_id"])
 
 
 def gather(

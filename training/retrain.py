@@ -23,7 +23,7 @@ from training.feedback import Votes, votes_of
 from training.fitted_encoder import N_TOPIC_COLUMNS
 from training.gate_results import GateResult
 from training.gates import judge
-from training.lessons import HOLDOUT, Lessons, gather, with_log_source
+from training.lessons import HOLDOUT, Lessons, gather, teaching, with_log_source
 from training.measure import trained_on
 from training.pipeline import Taught, Trained, build
 from training.pipeline import load as load_tables
@@ -182,7 +182,7 @@ def _lessons(
     if log is None:
         return gather(labelled, None, None, champion, settings), None
     with DecisionLog(log) as opened:
-        votes = votes_of(opened, settings.feedback, since_unix_s)
+        votes = votes_of(opened, settings.feedback, since_unix_s, teaching(opened, champion, settings))
         return with_log_source(gather(labelled, opened, votes, champion, settings), votes, log.name), votes
 
 
