@@ -99,9 +99,11 @@ def change(series: Series, alpha: float, tolerance: float = 0.0) -> Change | Non
     found: list[tuple[bool, float, Change]] = []
     for k in range(1, sums.n_periods):
         old, new = sums.sides(k)
-        step = _step(old, new, alpha / (k * (k + 1)))
+        clock = _clock(old, new)
+        step = _step(old, new, alpha / (k * (k + 1)), clock)
         if step.is_said:
-            plain = abs(float(step.value)) / float(np.sqrt(new.variance + old.variance))
+            # Of one step in rows that vary alike, the likeliest place is where this is largest.
+            plain = abs(float(step.value)) * clock**0.5
             found.append((is_beyond(step, tolerance), plain, Change(k, float(old.mean), float(new.mean), step)))
     return max(found, key=lambda each: each[:2])[2] if found else None
 
@@ -111,14 +113,20 @@ def is_beyond(found: Interval, tolerance: float, expected: float = 0.0) -> bool:
     return bool(found.low > expected + tolerance or found.high < expected - tolerance)
 
 
-def _step(old: ArmTotals, new: ArmTotals, alpha: float) -> Interval:
+def _clock(old: ArmTotals, new: ArmTotals) -> float:
+    """Return for how many rows a comparison counts, 4 / (1/old + 1/new): what its variance says.
+
+    Not all rows, of which most were there before the second side began: the sides come one after the other.
+    """
     rows = float(old.n_requests + new.n_requests)
-    # The sides come one after the other: the clock is what the variance says, 4 / (1/old + 1/new), and not all rows,
-    # most of which were there before the second side began.
-    clock = 4 * float(old.n_requests) * float(new.n_requests) / rows if rows else 0.0
+    return 4 * float(old.n_requests) * float(new.n_requests) / rows if rows else 0.0
+
+
+def _step(old: ArmTotals, new: ArmTotals, alpha: float, clock: float) -> Interval:
     if clock <= 0:
         return Interval(np.nan, -np.inf, np.inf)
-    found = difference(new, old, alpha, tuned_for_requests=TUNED_FOR_REQUESTS * rows / clock)
+    slower = float(old.n_requests + new.n_requests) / clock
+    found = difference(new, old, alpha, tuned_for_requests=TUNED_FOR_REQUESTS * slower)
     return Interval(float(found.value), float(found.low), float(found.high))
 
 

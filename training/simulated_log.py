@@ -9,9 +9,10 @@ equal rows. Entry point: :func:`simulate`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from router.domain import Policy
 from router.policy import choose
 from routing_data.sample import Sample
+from training.simulated_world import Shift, columns_of, shifted
 
 Matrix = NDArray[np.float64]
 
@@ -40,30 +42,6 @@ _OUTLOOK = pa.list_(
     )
 )
 _ARROW = {"outlook": _OUTLOOK, "tags": pa.list_(pa.string()), "features": pa.list_(pa.float32())}
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """From some request on, the truth is another; what is predicted stays as it was.
-
-    Parameters
-    ----------
-    candidate : str
-    quality : float, default=0
-        Added to its true quality.
-    length : float, default=1
-        Its answers are so many times as long, and as dear.
-    task : str, optional
-        Of that task only.
-    at : float in [0, 1], default=0.5
-        After which share of the requests.
-    """
-
-    candidate: str
-    quality: float = 0.0
-    length: float = 1.0
-    task: str | None = None
-    at: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +121,7 @@ def simulate(
     bundle: str = "sample@1",
     shifts: Iterable[Shift] = (),
     late_task: str | None = None,
+    grudges: Mapping[str, str] = MappingProxyType({}),
     arms: Sequence[Arm] = (),
     n_users: int = 400,
 ) -> SimulatedLog:
@@ -159,7 +138,7 @@ def simulate(
         Prompts, which come again and again, and the truth.
     n_requests, n_days : int
     keys : sequence of str
-        Who asks and votes, each as often.
+        Who asks and votes, each as often; more often who is named again.
     vote_share : float in [0, 1]
         Of requests.
     explored : float in [0, 1]
@@ -172,13 +151,16 @@ def simulate(
     policy : Policy
         Decides, but for an experiment.
     predicted : ndarray of shape (n_prompts, m), optional
-        Quality by the sample's prompts and its candidates, as :func:`columns_of` sorts them. Default: the truth with
+        Quality by the sample's prompts and its candidates by name, as of
+        :func:`training.simulated_world.columns_of`. Default: the truth with
         noise of 0.1, so that who is chosen is predicted too well.
     bundle : str
         ``name@version`` whose predictions these are.
     shifts : iterable of Shift
     late_task : str, optional
         Is asked after half of the requests only, and predicted with the interval [0, 1] of what is unfamiliar.
+    grudges : Mapping of str to str
+        A key's votes on that candidate are always 0.
     arms : sequence of Arm
         Those of an experiment named ``trial`` over all requests, assigned by user.
     n_users : int
@@ -211,7 +193,7 @@ def simulate(
     chosen = _drawn(propensities, rng)
     answered = np.where(rng.random(n_requests) < _FAILED_OVER, (chosen + 1) % m, chosen)
     time_unix_s = np.sort(START_UNIX_S + rng.random(n_requests) * n_days * DAY_S)
-    true, length = _shifted(quality, names, tasks[row], shifts)
+    true, length = shifted(quality, names, tasks[row], shifts)
     by, spread = rng.choice(list(keys), n_requests), rng.lognormal(0, 0.2, n_requests)
     total_s = rng.lognormal(0, 0.4, n_requests)
     request_ids = [f"req-{seed}-{i:06d}" for i in every]
@@ -259,6 +241,9 @@ def simulate(
         requests["arm"] = [arms[i].name for i in arm]
         requests["arm_share"] = [arms[i].share for i in arm]
         requests["unit"] = user
+    rated = true[every, answered]
+    for key, candidate in grudges.items():
+        rated[(by == key) & (answered == names.index(candidate))] = 0.0
     voted = np.flatnonzero(rng.random(n_requests) < vote_share)
     feedback = pd.DataFrame(
         {
@@ -266,7 +251,7 @@ def simulate(
             "key": by[voted],
             "source": "vote",
             "kind": "correct",
-            "score": (rng.random(len(voted)) < true[voted, answered[voted]]).astype(float),
+            "score": (rng.random(len(voted)) < rated[voted]).astype(float),
             "grader": None,
             "tags": [[] for _ in voted],
             "time_unix_s": time_unix_s[voted] + rng.exponential(600, len(voted)),
@@ -288,11 +273,6 @@ def simulate(
     kept = {} if retained.empty else {"retained": retained}
     write_tables(path, requests=requests, feedback=feedback, **kept)
     return SimulatedLog(path, requests, feedback, retained, pd.DataFrame(true, columns=list(names), index=request_ids))
-
-
-def columns_of(sample: Sample) -> tuple[str, ...]:
-    """Return the candidates in the order of a simulated log's columns: by name."""
-    return tuple(sorted(sample.table.candidates))
 
 
 def _assigned(
@@ -321,20 +301,6 @@ def _drawn(propensities: Matrix, rng: np.random.Generator) -> NDArray[np.intp]:
     cumulative = propensities.cumsum(axis=1)
     drawn: NDArray[np.intp] = (cumulative / cumulative[:, -1:] <= rng.random(len(propensities))[:, None]).sum(axis=1)
     return drawn
-
-
-def _shifted(
-    quality: Matrix, names: Sequence[str], tasks: NDArray[np.str_], shifts: Iterable[Shift]
-) -> tuple[Matrix, Matrix]:
-    """Return the true quality and the factor on the length of answers, each of shape (n, m)."""
-    true, length = quality.copy(), np.ones_like(quality)
-    for shift in shifts:
-        after = np.arange(len(quality)) >= shift.at * len(quality)
-        rows = after if shift.task is None else after & (tasks == shift.task)
-        column = names.index(shift.candidate)
-        true[rows, column] = np.clip(true[rows, column] + shift.quality, 0, 1)
-        length[rows, column] *= shift.length
-    return true, length
 
 
 def _outlook(

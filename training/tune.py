@@ -8,7 +8,7 @@ meant to be tried against the present policy in an experiment. Entry point: :fun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,31 +177,54 @@ def dial(replay: Replay, kind: str) -> tuple[Policy, ...]:
     return tuple(Policy(kind, float(f"{value:.3g}")) for value in dial_of(replay.cost_usd[known]))
 
 
-def best_of(stops: list[Stop], wish: Wish) -> Stop:
-    """Choose the stop that a wish asks for; raises as :func:`tune`."""
-    known = [(stop, stop.quality) for stop in stops if stop.quality is not None]
+def best_of(stops: Sequence[Stop], wish: Wish) -> Stop:
+    """Choose the stop that a wish asks for, by :func:`smoothed` qualities; parameters and errors as of :func:`tune`."""
+    known = [stop for stop in stops if stop.quality is not None]
     if not known:
         raise NoOverlap(
             f"of none of {len(stops)} stops the log can say which quality it would have: {stops[0].problem}"
         )
+    levels = list(zip(known, smoothed(known), strict=True))
     if wish.quality is not None:
-        reach = [stop for stop, quality in known if quality.value >= wish.quality]
+        reach = [stop for stop, level in levels if level >= wish.quality]
         if reach:
             return min(reach, key=lambda stop: stop.cost_usd.value)
-        best, quality = max(known, key=lambda pair: pair[1].value)
+        best, level = max(levels, key=lambda pair: pair[1])
         raise GoalUnreachable(
             f"no stop that the log can speak of reaches quality {wish.quality:g}; the best is {best.policy.kind} "
-            f"{best.policy.value:g} with {quality.value:.3f} ({quality.low:.3f} to {quality.high:.3f})"
+            f"{best.policy.value:g} with {level:.3f}"
         )
     budget = (wish.usd_per_1000 or 0.0) / 1000
-    within = [(stop, quality) for stop, quality in known if stop.cost_usd.value <= budget]
+    within = [(stop, level) for stop, level in levels if stop.cost_usd.value <= budget]
     if within:
-        return max(within, key=lambda pair: (pair[1].value, -pair[0].cost_usd.value))[0]
-    cheapest = min((stop for stop, _ in known), key=lambda stop: stop.cost_usd.value)
+        return max(within, key=lambda pair: (pair[1], -pair[0].cost_usd.value))[0]
+    cheapest = min(known, key=lambda stop: stop.cost_usd.value)
     raise GoalUnreachable(
         f"no stop that the log can speak of costs at most {1000 * budget:g} USD per 1,000 requests; the cheapest is "
         f"{cheapest.policy.kind} {cheapest.policy.value:g} with {1000 * cheapest.cost_usd.value:.4g} USD"
     )
+
+
+def smoothed(stops: Sequence[Stop]) -> list[float]:
+    """Return qualities that never fall as the dial goes up: the isotonic fit, weighted by precision.
+
+    The router promises it of predicted quality, so a fall is mostly noise, and so is the top of many estimates.
+
+    Parameters
+    ----------
+    stops : sequence of Stop
+        From the frugal end of the dial, each with a known quality.
+
+    Returns
+    -------
+    list of float
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    judged = [stop.quality for stop in stops if stop.quality is not None]
+    weights = [1 / max(quality.standard_error, 1e-6) ** 2 for quality in judged]
+    fitted = isotonic_regression([quality.value for quality in judged], sample_weight=weights)
+    return [float(level) for level in fitted]
 
 
 def _stop(replay: Replay, source: QualitySource, policy: Policy, choices: Choices) -> Stop:

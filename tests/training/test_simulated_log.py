@@ -10,7 +10,8 @@ from router.domain import Policy
 from routing_data.sample import generate
 from training.decision_log import DecisionLog
 from training.replay import read_replay
-from training.simulated_log import Arm, Shift, columns_of, simulate
+from training.simulated_log import Arm, simulate
+from training.simulated_world import Shift, after, columns_of
 
 SAMPLE = generate(n_prompts=600)
 NAMES = columns_of(SAMPLE)
@@ -68,3 +69,32 @@ def test_an_experiment_is_sticky_by_user_and_decided_by_its_arms(tmp_path) -> No
     cost = made.requests.groupby("arm")["cost_usd"].mean()
     assert cost["thrifty"] < 0.5 * cost["control"]
     assert set(made.requests["arm_share"]) == {0.5}
+
+
+def test_a_grudge_is_one_keys_and_about_one_candidate(tmp_path) -> None:
+    plain = simulate(tmp_path / "plain", SAMPLE, n_requests=2000)
+    made = simulate(tmp_path / "grudge", SAMPLE, n_requests=2000, grudges={"team-1": NAMES[1]})
+    about = made.requests.set_index("id").loc[made.feedback["request_id"], "candidate"].to_numpy()
+    is_one = ((made.feedback["key"] == "team-1") & (about == NAMES[1])).to_numpy()
+    assert is_one.sum() > 20 and (made.feedback["score"][is_one] == 0).all()
+    pd.testing.assert_series_equal(made.feedback["score"][~is_one], plain.feedback["score"][~is_one])
+
+
+def test_the_world_after_a_shift_is_drawn_from_its_own_truth() -> None:
+    shift = Shift(NAMES[1], quality=-0.5, length=2.0, task="sorting", at=0.7)
+    later = after(SAMPLE, [shift], seed=3)
+    is_own = (later.truth["candidate"] == NAMES[1]) & later.truth["prompt_id"].isin(
+        [own for own, task in zip(SAMPLE.table.prompt_ids, SAMPLE.table.tasks, strict=True) if task == "sorting"]
+    )
+    assert np.allclose(later.truth["probability"][~is_own], SAMPLE.truth["probability"][~is_own])
+    expected = np.clip(SAMPLE.truth["probability"][is_own] - 0.5, 0, 1)
+    assert np.allclose(later.truth["probability"][is_own], expected)
+    assert np.allclose(later.truth["expected_cost_usd"][is_own], 2 * SAMPLE.truth["expected_cost_usd"][is_own])
+    table, column = later.table, later.table.candidates.index(NAMES[1])
+    own = np.array([task == "sorting" for task in table.tasks])
+    assert np.nanmean(table.quality[own, column]) == pytest.approx(expected.mean(), abs=0.15)
+    assert (np.isnan(table.quality) == np.isnan(SAMPLE.table.quality)).all()
+    chance = later.truth.pivot(index="prompt_id", columns="candidate", values="probability")
+    chance = chance.loc[list(table.prompt_ids), list(table.candidates)].to_numpy()
+    assert np.nanmean(table.quality - chance) == pytest.approx(0, abs=0.03)
+    assert np.allclose(table.cost_usd[own, column], 2 * SAMPLE.table.cost_usd[own, column], equal_nan=True)
