@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from training.command_errors import errors
+from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from training.gate_results import GateResult
@@ -31,11 +32,11 @@ _Once = Callable[[Path, bool], bool]
 @click.command()
 @click.option("--champion", required=True, type=_PATH, help="The bundle that serves; a link to it will do.")
 @click.option("--out", required=True, type=_PATH, help="models/NAME/VERSION; with --watch models/NAME.")
-@click.option("--log", type=_PATH, help="An exported decision log with its feedback ('turnout log export').")
+@click.option("--log", type=_PATH, help="What 'turnout log export' made.")
 @click.option("--data", "tables", multiple=True, type=_PATH, help="Labelled table; may be given again.")
 @click.option("--config", type=_PATH, help="TOML: that of 'turnout train', with [retrain], [feedback], [gates].")
 @click.option("--encoder", type=click.Choice(["new", "champion"]), help="Over the configuration's.")
-@click.option("--since", metavar="DURATION", help="Only votes younger than this, as in 30d.")
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only votes from then on: 30d, or a UTC date.")
 @click.option("--min-new-labels", type=click.IntRange(min=0), help="Do nothing below so many new votes.")
 @click.option("--strict", is_flag=True, help="No key above its share of the feedback, even where keys are few.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
@@ -53,7 +54,7 @@ def retrain(
     tables: tuple[Path, ...],
     config: Path | None,
     encoder: str | None,
-    since: str | None,
+    since: Since | None,
     min_new_labels: int | None,
     strict: bool,
     overwrite: bool,
@@ -77,7 +78,6 @@ def retrain(
         from training.triggers import seconds_of
 
         settings = _over(read_retrain_settings(config), encoder, min_new_labels, strict)
-        _since_unix_s(since)  # what cannot be is said before anything begins
         every_s = None if every is None else seconds_of(every)
 
         def once(target: Path, replacing: bool) -> bool:
@@ -104,10 +104,10 @@ def retrain(
 @click.command()
 @click.option("--champion", required=True, type=_PATH, help="The bundle that serves; a link to it will do.")
 @click.option("--bundle", required=True, type=_PATH, help="The challenger. Its report is written anew beside it.")
-@click.option("--log", type=_PATH, help="An exported decision log with its feedback ('turnout log export').")
+@click.option("--log", type=_PATH, help="What 'turnout log export' made.")
 @click.option("--data", "tables", multiple=True, type=_PATH, help="Labelled table; may be given again.")
 @click.option("--config", type=_PATH, help="TOML: as of 'turnout retrain'.")
-@click.option("--since", metavar="DURATION", help="Only votes younger than this, as in 30d.")
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only votes from then on: 30d, or a UTC date.")
 @click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
 @click.option("--directory", type=_PATH, help="Keep versions in this folder, without MLflow.")
@@ -118,7 +118,7 @@ def gates(
     log: Path | None,
     tables: tuple[Path, ...],
     config: Path | None,
-    since: str | None,
+    since: Since | None,
     tracking_uri: str | None,
     name: str,
     directory: Path | None,
@@ -146,10 +146,8 @@ def gates(
         raise click.exceptions.Exit(EXIT_REFUSED)
 
 
-def _since_unix_s(span: str | None) -> float:
-    from training.triggers import seconds_of
-
-    return 0.0 if span is None else (datetime.now(UTC) - timedelta(seconds=seconds_of(span))).timestamp()
+def _since_unix_s(since: Since | None) -> float:
+    return 0.0 if since is None else since.at(time.time())
 
 
 def _tell_stage(stage: str) -> None:

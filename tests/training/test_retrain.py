@@ -191,6 +191,7 @@ def test_what_cannot_be_is_said_at_once(champion, sample, tmp_path):
         ("--log", "L", "--watch"): "--watch needs --log and a trigger",
         ("--log", "L", "--every", "24h"): "are triggers of --watch",
         ("--log", "L", "--watch", "--every", "soon"): "a duration must be a number above 0",
+        ("--log", "L", "--since", "soon"): "expected a duration as 30d or a UTC date as 2026-11-01, got 'soon'",
         ("--log", str(tmp_path / "none")): "there is no such folder",
     }
     for more, words in usage.items():

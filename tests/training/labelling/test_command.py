@@ -156,13 +156,13 @@ def test_a_gateway_that_does_not_start_says_why(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--gateway", "http://127.0.0.1:9"], "give one of --prompts and --log"),
-        (["--prompts", "PROMPTS"], "give one of --gateway and --config"),
-        (["--prompts", "PROMPTS", "--gateway", "http://127.0.0.1:9"], "no grader; expected one of exact, numeric"),
-        (["--prompts", "PROMPTS", "--gateway", "http://127.0.0.1:9", "--grader", "numeric"], "no gateway answers"),
-        (["--prompts", "PROMPTS", "--gateway", "x", "--key-env", "NO_SUCH_KEY_OF_OURS"], "the variable is not set"),
-        (["--prompts", "PROMPTS", "--gateway", "x", "--similarity", "bleu"], "--similarity bleu: expected chrf"),
-        (["--log", "nowhere", "--gateway", "x"], "there is no such folder"),
+        (["--url", "http://127.0.0.1:9"], "give one of --prompts and --log"),
+        (["--prompts", "PROMPTS"], "give one of --url and --config"),
+        (["--prompts", "PROMPTS", "--url", "http://127.0.0.1:9"], "no grader; expected one of exact, numeric"),
+        (["--prompts", "PROMPTS", "--url", "http://127.0.0.1:9", "--grader", "numeric"], "no gateway answers"),
+        (["--prompts", "PROMPTS", "--url", "x", "--key-env", "NO_SUCH_KEY_OF_OURS"], "NO_SUCH_KEY_OF_OURS is not set"),
+        (["--prompts", "PROMPTS", "--url", "x", "--similarity", "bleu"], "--similarity bleu: expected chrf"),
+        (["--log", "nowhere", "--url", "x"], "there is no such folder"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(tmp_path, options, words):
