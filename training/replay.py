@@ -63,11 +63,11 @@ class Replay:
         What the call of ``chosen`` cost; NaN where another answered, none did, or the cost is an estimate.
     n_left_out : int
         Requests of the log that cannot be replayed: named, in a conversation, of another bundle, or too old.
-    is_open : ndarray of shape (n,), bool, or None
-        Where chance could choose anybody who might answer; None where no request of the log says who.
     agreement : float or None
         Share of the requests, explored ones aside, in which replaying the logged policy gives the logged choice;
         None where no logged policy can be replayed.
+    is_open : ndarray of shape (n,), bool, or None
+        Where chance could choose anybody who might answer; None where no request of the log says who.
     """
 
     candidates: tuple[str, ...]

@@ -318,3 +318,22 @@ def test_the_commands_say_what_is_wrong(tmp_path: Path, pool_toml: str, monkeypa
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     without = CliRunner().invoke(log, ["export", "--database", "x", "--out", str(tmp_path / "log")])
     assert without.exit_code == 1 and "pip install 'turnout[training]'" in without.output
+
+
+def test_the_reader_of_training_finds_every_column_with_its_type(database: Path, out: Path) -> None:
+    from training.decision_log import TABLES, DecisionLog
+
+    export(database, out)
+    with DecisionLog(out) as read_back:
+        assert read_back.requests()["id"].tolist() == [f"r{n:03d}" for n in range(30)]
+        (vote,) = read_back.feedback().to_dict("records")
+        assert (vote["score"], list(vote["tags"])) == (0.75, ["slow", "terse"])
+        (kept,) = read_back.retained().to_dict("records")
+        assert (kept["prompt"], list(kept["features"])) == ("Say hello.", [0.5, -2.0])
+        (row,) = read_back.query("SELECT outlook[2].quality AS q, typeof(outlook) AS kind FROM requests LIMIT 1").values
+    assert row[0] == 0.9
+    for name, fields in TABLES.items():
+        stored = {
+            column for file in (out / name).rglob("*.parquet") for column in pq.ParquetFile(file).schema_arrow.names
+        }
+        assert {field.name for field in fields} <= stored, "the reader would show NULL for what is not exported"
