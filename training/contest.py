@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LEAST_GROUPS = 5
-_LEAST_ANSWERS = 30
+_LEAST_ANSWERS, _LEAST_COMPLETE = 30, 100
 _TIMED_TEXTS, _TIMED_ROUNDS = 60, 5
 
 
@@ -137,8 +137,12 @@ class Contest:
 
     @property
     def compares(self) -> bool:
-        """Whether some held-out row has every candidate's outcome and cost."""
-        return len(self.old.candidates) > 1 and bool((self.old.complete & self.new.complete).any())
+        """Whether held-out rows have every candidate's outcome and cost: some, or a hundred where there are votes too.
+
+        A prompt that was asked again and again may be complete by votes; a handful of those are no sample of prompts.
+        """
+        n_complete = int((self.old.complete & self.new.complete).sum())
+        return len(self.old.candidates) > 1 and n_complete >= (1 if self.old.weights is None else _LEAST_COMPLETE)
 
     def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
         """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.
@@ -220,11 +224,17 @@ def chosen(rows: Rows, bundle: Bundle, preset: str) -> NDArray[np.intp]:
 
 
 def _worth(bundle: Bundle, preset: str) -> float:
-    """Return USD per unit of quality at a preset; where its kind does not say, at ``balanced``, else nothing counts."""
+    """Return USD per unit of quality at a preset; where its kind does not say, at ``balanced``, else cost is nothing.
+
+    A preset with a margin was chosen to lose no quality, whatever stop of the dial served that: its cost is nothing.
+    """
     presets = bundle.manifest.presets
     for name in (preset, "balanced"):
-        if name in presets and presets[name].kind == "willingness_to_pay_usd" and presets[name].value > 0:
-            return presets[name].value
+        policy = presets.get(name)
+        if policy is not None and policy.margin is not None:
+            break
+        if policy is not None and policy.kind == "willingness_to_pay_usd" and policy.value > 0:
+            return policy.value
     return float("inf")
 
 
