@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LEAST_GROUPS = 5
-_LEAST_ANSWERS, _LEAST_COMPLETE = 30, 100
+_LEAST_ANSWERS = 30
 _TIMED_TEXTS, _TIMED_ROUNDS = 60, 5
 
 
@@ -65,6 +65,8 @@ class Contest:
     time_ratio : float
         Decision time, challenger over champion.
     confidence : float
+    is_voted : ndarray of shape (n,), bool, or None
+        Rows known by votes alone; a prompt asked again and again may have one on each candidate, but is no sample.
     """
 
     champion: Bundle
@@ -75,6 +77,7 @@ class Contest:
     overlap: Overlap
     time_ratio: float
     confidence: float
+    is_voted: NDArray[np.bool_] | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -123,7 +126,7 @@ class Contest:
         differently; the value kinder to the challenger counts, since the other would punish a different choice of
         dial, not a worse prediction.
         """
-        at = np.flatnonzero(kept & self.old.complete & self.new.complete)
+        at = np.flatnonzero(kept & self.complete)
         old, new = self.old.take(at), self.new.take(at)
         mine, yours = (chosen(rows, b, preset) for rows, b in ((new, self.challenger), (old, self.champion)))
         every = np.arange(len(at))
@@ -137,12 +140,14 @@ class Contest:
 
     @property
     def compares(self) -> bool:
-        """Whether held-out rows have every candidate's outcome and cost: some, or a hundred where there are votes too.
+        """Whether some labelled row has every candidate's outcome and cost."""
+        return len(self.old.candidates) > 1 and bool(self.complete.any())
 
-        A prompt that was asked again and again may be complete by votes; a handful of those are no sample of prompts.
-        """
-        n_complete = int((self.old.complete & self.new.complete).sum())
-        return len(self.old.candidates) > 1 and n_complete >= (1 if self.old.weights is None else _LEAST_COMPLETE)
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Labelled rows where outcome and cost of every candidate are known, shape (n,)."""
+        both = self.old.complete & self.new.complete
+        return both if self.is_voted is None else both & ~self.is_voted
 
     def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
         """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.
@@ -247,6 +252,7 @@ def meet(
     *,
     min_slice: int,
     confidence: float,
+    is_voted: NDArray[np.bool_] | None = None,
     time_ratio: Callable[[Bundle, Bundle, Sequence[str]], float] | None = None,
 ) -> Contest:
     """Let two bundles predict the same held-out rows.
@@ -262,6 +268,7 @@ def meet(
     min_slice : int
         Prompts of a task slice.
     confidence : float
+    is_voted : ndarray of shape (n,), bool, optional
     time_ratio : callable, optional
         Default: :func:`measured_time_ratio`.
 
@@ -287,6 +294,7 @@ def meet(
         overlap,
         ratio(champion, challenger, table.prompts),
         confidence,
+        is_voted,
     )
 
 
