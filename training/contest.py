@@ -6,6 +6,7 @@ are one observation (:func:`difference`). Entry points: :func:`meet`, :class:`Co
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,8 @@ class Contest:
     confidence : float
     is_voted : ndarray of shape (n,), bool, or None
         Rows known by votes alone; a prompt asked again and again may have one on each candidate, but is no sample.
+    holdout_sha256 : str
+        Of the rows: their identities, prompts, groups and observed quality.
     """
 
     champion: Bundle
@@ -78,6 +81,7 @@ class Contest:
     time_ratio: float
     confidence: float
     is_voted: NDArray[np.bool_] | None = None
+    holdout_sha256: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -294,8 +298,19 @@ def meet(
         overlap,
         ratio(champion, challenger, table.prompts),
         confidence,
-        is_voted,
+        is_voted=is_voted,
+        holdout_sha256=_digest(holdout),
     )
+
+
+def _digest(table: OutcomeTable) -> str:
+    """Return the SHA-256 of a table's rows."""
+    digest = hashlib.sha256()
+    for row in (table.candidates, *zip(table.prompt_ids, table.prompts, table.groups, strict=True)):
+        digest.update("\0".join((*row, "")).encode("utf-8", "replace"))
+    # All NaN are written alike.
+    digest.update(np.where(np.isnan(table.quality), np.float32(-1), table.quality).astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def measured_time_ratio(champion: Bundle, challenger: Bundle, texts: Sequence[str]) -> float:

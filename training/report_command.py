@@ -68,6 +68,13 @@ def lines_of(made: Report) -> list[str]:
         f"{whole.n:,} requests, {whole.n_routed:,} routed and answered, {whole.n_failed:,} failed, "
         f"{whole.n_explored:,} explored; spent {whole.spend_usd:,.4f} USD"
     ]
+    if whole.n_of_caller or whole.n_replayed:
+        lines.append(
+            f"{whole.n_of_caller:,} ended by their caller (invalid, too little time, gone), {whole.n_replayed:,} "
+            "replayed: none of these failed"
+        )
+    if whole.n_designated:
+        lines.append(f"{whole.n_designated:,} named their candidate: they are in no share, quality or saving")
     if whole.n_emulated:
         lines.append(f"{whole.n_emulated:,} of them were answered by an EMULATOR: nobody spent that money")
     if whole.n_unknown_cost:
@@ -129,7 +136,7 @@ def _shadow_line(shadow: Shadow) -> str:
 
 _COLUMNS: Mapping[str, Callable[[Group], str]] = {
     "requests": lambda group: f"{group.n:,}",
-    "share": lambda group: f"{group.share:.1%}",
+    "share": lambda group: _number(group.share, ".1%"),
     "failed": lambda group: f"{group.n_failed / group.n:.1%}",
     "spent USD": lambda group: f"{group.spend_usd:,.4f}",
     "saving": lambda group: _percent(group.saving),
