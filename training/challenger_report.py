@@ -85,7 +85,8 @@ def write_report(
         f"champion {contest.champion.manifest.id}": contest.old,
         f"challenger {contest.challenger.manifest.id}": contest.new,
     }
-    (folder / COST_QUALITY).write_bytes(cost_quality(rows))
+    compared = {name: own.select(contest.complete) for name, own in rows.items()}
+    (folder / COST_QUALITY).write_bytes(cost_quality(compared))
     (folder / RELIABILITY).write_bytes(reliability(rows))
     identity = identity_of(bundle)
     (folder / GATES_FILE).write_bytes(write_gates(identity.bundle, identity.manifest_sha256, verdict))

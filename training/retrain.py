@@ -277,6 +277,7 @@ def _taught(
         }
     return Taught(
         weights=lessons.weights if lessons.is_logged.any() else None,
+        is_voted=lessons.is_logged,
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
@@ -318,6 +319,7 @@ def _contest(
         lessons.table.select(held),
         lessons.weights[held] if lessons.is_logged.any() else None,
         lessons.overlap(),
+        is_voted=lessons.is_logged[held],
         min_slice=settings.gates.min_slice,
         confidence=settings.gates.confidence,
         time_ratio=time_ratio,
