@@ -152,8 +152,8 @@ def loop() -> str:
     ]
     return "\n".join(
         [
-            f"`make loop-demo`: {demo['n_requests']:,} requests, {demo['n_failed']} failed, {demo['total_s']:.0f} s on two "
-            "cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, gates, "
+            f"`make loop-demo`: {demo['n_requests']:,} requests, {demo['n_failed']} failed, {demo['total_s']:.0f} s on "
+            "two cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, gates, "
             f"registry, shadow and experiment are real. A whole unit of quality is worth {demo['worth_usd']} USD.",
             "",
             "| stage | requests | true quality | oracle | USD per 1,000 | oracle | regret (random = 1) |",
@@ -170,18 +170,18 @@ def loop() -> str:
 
 
 def _experiments(found: dict[str, Any]) -> list[str]:
-    worst = found["worst_false_positive_share"]
-    peeked = [row["t_test_false_positive_share"]["value"] for row in found["no_effect"]]
+    worst, worlds = found["worst_false_positive_share"], found["no_effect"]
+    peeked = [row["t_test_false_positive_share"]["value"] for row in worlds]
     power = [
-        f"| {row['world']} | {row['effect']:+.0%} | {row['found_share']['value']:.0%} | {row['median_units'] or 0:,.0f} |"
+        f"| {row['world']} | {row['effect']:+.0%} | {row['found_share']['value']:.0%} | {row['median_units']:,.0f} |"
         for row in found["power"]
         if row["found_share"]["value"] >= 0.5
     ]
     return [
-        f"`python benchmarks/experiments.py`: {found['experiments']:,} simulated A/A experiments in each of "
-        f"{len(found['no_effect'])} worlds, looked at after every 50 units: at most {worst['value']:.1%} "
-        f"({worst['low']:.1%} to {worst['high']:.1%}) show a difference that is not there; a t-test looked at as often "
-        f"{min(peeked):.0%} to {max(peeked):.0%}. What is found where there is one, within {found['power_units']:,} units:",
+        f"`python benchmarks/experiments.py`: {found['experiments']:,} simulated A/A experiments in each of {len(worlds)} "
+        f"worlds, looked at after every 50 units: at most {worst['value']:.1%} ({worst['low']:.1%} to "
+        f"{worst['high']:.1%}) show a difference that is not there; a t-test looked at as often {min(peeked):.0%} to "
+        f"{max(peeked):.0%}. What is found where there is one, within {found['power_units']:,} units:",
         "",
         "| metric | effect | found | units, median |",
         "|---|---|---|---|",
@@ -213,19 +213,33 @@ def _costs() -> list[str]:
     swaps = json.loads((RESULTS / "hot_swaps.json").read_text())
     shadow = json.loads((RESULTS / "shadow.json").read_text())["gateways"]
     log, writer, ratio = records["log"], records["writer"], records["requests"]["ratio_to_off"]
+    export, again = log["export"]["wall_s"], log["export_unchanged"]["wall_s"]
+    before, during = (swaps["latency_ms"][phase]["p99"] for phase in ("before", "while_swapping"))
+    early, late = writer["memory_after_5_s_mb"], writer["memory_at_end_mb"]
+    rows = [
+        ("CPU a request: records on, against off", "≤ 1.15", f"{ratio['records']:.2f}"),
+        ("… with prompts retained", "", f"{ratio['content']:.2f}"),
+        ("… with an experiment", "≤ 1.15", f"{ratio['experiment']:.2f}"),
+        *((f"… with {name}", "", f"{shadow[kind]['times_plain']:.2f}") for kind, name in _BESIDE.items()),
+        (f"{log['n_records']:,} records: `turnout report`", "≤ 5 s", f"{sorted(log['report_s'])[1]:.1f} s"),
+        ("… first export, export with nothing new", "", f"{export:.0f} s, {again:.1f} s"),
+        (
+            "… bytes of a record in SQLite, in Parquet",
+            "",
+            f"{log['sqlite_bytes_per_record']:,}, {log['parquet_bytes_per_record']:,}",
+        ),
+        (
+            f"{writer['records_per_s']:,} records a second: memory after five seconds, at the end",
+            "flat",
+            f"{early:.0f} MB, {late:.0f} MB",
+        ),
+        (f"{swaps['n_swaps']} hot swaps under load: failed of {swaps['n_requests']:,}", "0", f"{swaps['n_failed']}"),
+        ("… p99 before, while swapping", "< 2 ×", f"{before:.0f} ms, {during:.0f} ms"),
+    ]
     return [
-        "| what it costs | asked | measured |",
+        "| what it costs (`benchmarks/records.py`, `shadow.py`, `hot_swaps.py`) | asked | measured |",
         "|---|---|---|",
-        f"| CPU a request: records on, against off | ≤ 1.15 | {ratio['records']:.2f} |",
-        f"| … with prompts retained | | {ratio['content']:.2f} |",
-        f"| … with an experiment | ≤ 1.15 | {ratio['experiment']:.2f} |",
-        *(f"| … with {name} | | {shadow[kind]['times_plain']:.2f} |" for kind, name in _BESIDE.items()),
-        f"| {log['n_records']:,} records: `turnout report` | ≤ 5 s | {sorted(log['report_s'])[1]:.1f} s |",
-        f"| … first export, then unchanged | | {log['export']['wall_s']:.0f} s, {log['export_unchanged']['wall_s']:.1f} s |",
-        f"| … a record in SQLite, in Parquet | | {log['sqlite_bytes_per_record']:,} B, {log['parquet_bytes_per_record']:,} B |",
-        f"| 5,000 records a second: memory after five seconds, after a minute | flat | {writer['memory_after_5_s_mb']:.0f} MB, {writer['memory_at_end_mb']:.0f} MB |",
-        f"| {swaps['n_swaps']} hot swaps under load: failed of {swaps['n_requests']:,} | 0 | {swaps['n_failed']} |",
-        f"| … p99 before, while swapping | < 2 × | {swaps['latency_ms']['before']['p99']:.0f} ms, {swaps['latency_ms']['while_swapping']['p99']:.0f} ms |",
+        *(f"| {what} | {asked} | {measured} |" for what, asked, measured in rows),
     ]
 
 
@@ -270,7 +284,7 @@ def settings() -> str:
     return CliRunner().invoke(command, ["--markdown"], catch_exceptions=False).output.strip()
 
 
-PARTS = {"figures": figures, "bench": bench, "loop": loop, "chaos": chaos, "clients": clients, "settings": settings}
+PARTS = {"figures": figures, "bench": bench, "chaos": chaos, "clients": clients, "settings": settings}
 
 
 def rewritten(text: str) -> str:
