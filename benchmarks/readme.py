@@ -153,8 +153,8 @@ def loop() -> str:
     return "\n".join(
         [
             f"`make loop-demo`: {demo['n_requests']:,} requests, {demo['n_failed']} failed, {demo['total_s']:.0f} s on "
-            "two cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, gates, "
-            f"registry, shadow and experiment are real. A whole unit of quality is worth {demo['worth_usd']} USD.",
+            "two cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, "
+            f"gates, registry, shadow and experiment are real. A whole unit of quality is worth {demo['worth_usd']} USD.",
             "",
             "| stage | requests | true quality | oracle | USD per 1,000 | oracle | regret (random = 1) |",
             "|---|---|---|---|---|---|---|",
@@ -178,8 +178,8 @@ def _experiments(found: dict[str, Any]) -> list[str]:
         if row["found_share"]["value"] >= 0.5
     ]
     return [
-        f"`python benchmarks/experiments.py`: {found['experiments']:,} simulated A/A experiments in each of {len(worlds)} "
-        f"worlds, looked at after every 50 units: at most {worst['value']:.1%} ({worst['low']:.1%} to "
+        f"`python benchmarks/experiments.py`: {found['experiments']:,} simulated A/A experiments in each of "
+        f"{len(worlds)} worlds, looked at after every 50 units: at most {worst['value']:.1%} ({worst['low']:.1%} to "
         f"{worst['high']:.1%}) show a difference that is not there; a t-test looked at as often {min(peeked):.0%} to "
         f"{max(peeked):.0%}. What is found where there is one, within {found['power_units']:,} units:",
         "",
