@@ -38,7 +38,9 @@ _UNKNOWN = "–"
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
-@click.option("--key-env", help="Environment variable that holds a key of the gateway, where it asks for one.")
+@click.option(
+    "--key-env", metavar="VAR", help="Environment variable that holds a key of the gateway, where it asks for one."
+)
 @click.option("--once", is_flag=True, help="Print the table once and end.")
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two looks."

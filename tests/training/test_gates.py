@@ -136,6 +136,16 @@ def test_presets_that_spend_more_for_nothing_are_refused(bundle):
     assert not by_name["utility at balanced"].is_passed and by_name["utility at price"].is_passed
 
 
+def test_at_a_preset_that_may_lose_no_quality_cost_is_nothing(bundle):
+    anchored = Policy("willingness_to_pay_usd", 1e-6, "quality", "large", 0.0)
+    rng = np.random.default_rng(0)
+    task, truth, quality = world(rng, 400)
+    found = contest(bundle, task, quality, truth, said(rng, truth))
+    champion = replace_manifest(found.champion, presets={**found.champion.manifest.presets, "quality": anchored})
+    found = replace(found, champion=champion, challenger=champion)
+    assert abs(found.utility_loss("quality", found.rows_in(None)).value) < 1
+
+
 def test_overlap_volume_speed_and_missing_candidates_are_each_refused(bundle):
     rng = np.random.default_rng(0)
     task, truth, quality = world(rng, 60)

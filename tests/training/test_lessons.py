@@ -10,6 +10,7 @@ import pytest
 
 from router.bundle import load
 from routing_data import OutcomeTable, Source
+from routing_data.frames import id_of_text
 from training.decision_log import DecisionLog
 from training.errors import NotEnoughData
 from training.feedback import votes_of
@@ -139,6 +140,18 @@ def test_sides_are_kept_as_the_log_grows(champion, logged):
     assert sides[text(3) + " please"] == sides[text(3)]
     groups = dict(zip(second.table.prompts, second.table.groups, strict=True))
     assert groups[text(7) + " please"] == groups[text(7)]
+
+
+def test_a_prompt_of_the_log_keeps_its_side_once_it_is_labelled(champion, logged):
+    rows = [(text(i), "small", float(i % 2)) for i in range(40)]
+    before = logged(rows, champion)
+    # What `turnout label --log` makes of it: no group is stated, so the id is the group.
+    ids = tuple(id_of_text(text(i)) for i in range(40))
+    labels = replace(labelled(40), prompt_ids=ids, groups=ids)
+    after = logged(rows, champion, labels)
+    sides = dict(zip(before.table.prompts, before.parts, strict=True))
+    assert len(set(before.parts)) > 1
+    assert [sides[prompt] for prompt in after.table.prompts] == after.parts.tolist()
 
 
 def test_votes_without_prompt_are_only_counted(champion, logged):
