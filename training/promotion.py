@@ -12,7 +12,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.errors import PromotionRefused
+from router.errors import BundleError
+from training.errors import NoSuchVersion, PromotionRefused
 from training.gate_results import Verdict
 from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Identity, Store, Version, check_identity
 
@@ -51,7 +52,7 @@ def promote(
     if aliases.get(CHAMPION) == version.number:
         raise PromotionRefused(f"version {version.number} ({version.identity.bundle}) is the champion already")
     former = aliases.get(CHAMPION)
-    verdict, before = store.verdict(version), store.version(former) if former else None
+    verdict, before = store.verdict(version), _standing(store, former)
     if (problem := _objection(version, verdict, before)) and (is_auto or not force):
         raise PromotionRefused(problem)
     verify(store, version)
@@ -169,6 +170,14 @@ def _staleness(version: Version, verdict: Verdict, champion: Version | None) -> 
     else:
         return None
     return f"{was}: judge it again with 'turnout gates', or retrain"
+
+
+def _standing(store: Store, number: str | None) -> Version | None:
+    """Return the version of a number; None where it is gone or damaged, so that a broken champion can be replaced."""
+    try:
+        return None if number is None else store.version(number)
+    except (BundleError, NoSuchVersion):
+        return None
 
 
 def _now() -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,3 +204,17 @@ def test_gates_may_come_as_numpy_scalars_and_not_finite(store, bundle):
     (gate,) = store.verdict(store.version(registered.version)).gates
     assert (gate.is_passed, gate.measured, gate.bound) == (True, 0.5, None)
     json.loads((Path(store.where) / "gates" / "tiny@1.json").read_text())
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_champion_that_is_damaged_or_gone_can_be_replaced(store, bundle, tmp_path, is_gone):
+    for version in "12":
+        store.register(bundle(version), [PASSED])
+        if version == "1":
+            promote(store, approved_by="ada")
+    place = tmp_path / "store" / "versions" / "tiny@1"
+    shutil.rmtree(place) if is_gone else (place / "quality.onnx").unlink()
+    assert promote(store, approved_by="ada").former == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@2"}, "there is nothing to go back to"
+    with pytest.raises(PromotionRefused, match="no previous champion"):
+        rollback(store, by="ada")
