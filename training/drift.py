@@ -5,11 +5,12 @@ Two things are asked of each: is it off, where something is expected of it (vote
 expected cost), and has it changed, since when (:mod:`training.change_points`)? Something is shown when the bounds
 exclude everything within the measure's tolerance.
 
-Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again, the chance of
-anything shown that is not so is at most ``alpha``, once there are some 50 votes (each family of rows has a quarter of
-it, each row of a family as much as another; asymptotically; looks that begin at the same request). Votes count as in retraining: an answer rarely tried by
-its inverse propensity, keys by what they may say (:mod:`training.feedback`). That all candidates are off by as much
-says more of the voters' scale than of the candidates. Entry points: :func:`drift_of`, :func:`advice`.
+Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again from the same
+first request on, the chance of anything shown that is not so is at most ``alpha``, once there are some 50 votes (each
+family of rows has a quarter of it, each row of a family as much as another; asymptotically). Votes count as in
+retraining: an answer rarely tried by its inverse propensity, keys by what they may say (:mod:`training.feedback`). That
+all candidates are off by as much says more of the voters' scale than of the candidates. Entry points:
+:func:`drift_of`, :func:`advice`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ import click
 
 from training.command_errors import errors
 from training.since import Since, read_since
-from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from router.sequences import LEAST_SPREAD, LEAST_UNITS
 from training.decision_log import DecisionLog
-from training.errors import NotEnoughData
+from training.errors import InvalidSettings, NotEnoughData
 from training.feedback import votes_of
 from training.ope import estimate
 from training.retrain_settings import FeedbackSettings
 
 #: Fewer units than this have no interval worth drawing.
 _LEAST_UNITS_A_PERIOD = 10
+_MOST_PERIODS = 1_000
 # Of who answered, not of who was chosen: after a failover they differ.
 _ROWS = """
 SELECT id, time_unix_s, key, candidate, task, input_tokens,
@@ -132,6 +133,8 @@ def foreseen(
     ------
     NotEnoughData
         No request of that bundle; names those there are.
+    InvalidSettings
+        Periods are so short that there are more than 1,000.
     LogUnreadable
         See :class:`training.decision_log.DecisionLog`.
     """
@@ -152,6 +155,11 @@ def foreseen(
     votes = votes_of(log, settings or FeedbackSettings(), since).frame[["request_id", "score", "weight"]]
     rows = rows.merge(votes, how="left", left_on="id", right_on="request_id").drop(columns="request_id")
     start = float(rows["time_unix_s"].iloc[0]) // period_s * period_s
+    n_periods = (float(rows["time_unix_s"].iloc[-1]) - start) / period_s
+    if n_periods > _MOST_PERIODS:
+        raise InvalidSettings(
+            f"period must leave at most {_MOST_PERIODS:,} periods, got {period_s:g} s, which makes {n_periods:,.0f}"
+        )
     rows["period"] = ((rows["time_unix_s"] - start) // period_s).astype(np.intp)
     return Foreseen(wanted, rows, start, period_s, _is_by_key(rows["key"]))
 
