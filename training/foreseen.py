@@ -66,8 +66,7 @@ class Foreseen:
         """Number of each row's unit, shape (n,); None where each row is one."""
         if not self.is_by_key:
             return None
-        numbers: NDArray[np.intp] = np.unique(self.rows["key"].to_numpy(dtype=str), return_inverse=True)[1]
-        return numbers
+        return np.asarray(self.rows["key"].cat.codes, dtype=np.intp)
 
     @property
     def voted(self) -> pd.DataFrame:
@@ -88,7 +87,7 @@ class Foreseen:
             the gap; NaN with fewer than ten units). Means are weighted as votes are.
         """
         found = []
-        for (candidate, period), rows in self.voted.groupby(["candidate", "period"], sort=True):
+        for (candidate, period), rows in self.voted.groupby(["candidate", "period"], sort=True, observed=True):
             weight = rows["weight"].to_numpy(dtype=np.float64)
             voted, predicted = (float(np.average(rows[name], weights=weight)) for name in ("score", "predicted"))
             gap, low, high = voted - predicted, np.nan, np.nan
@@ -155,6 +154,8 @@ def foreseen(
     votes = votes_of(log, settings or FeedbackSettings(), since).frame[["request_id", "score", "weight"]]
     rows = rows.merge(votes, how="left", left_on="id", right_on="request_id").drop(columns="request_id")
     start = float(rows["time_unix_s"].iloc[0]) // period_s * period_s
+    for name in ("key", "candidate", "task"):
+        rows[name] = rows[name].astype("category")
     n_periods = (float(rows["time_unix_s"].iloc[-1]) - start) / period_s
     if n_periods > _MOST_PERIODS:
         raise InvalidSettings(
