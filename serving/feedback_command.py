@@ -83,6 +83,8 @@ def import_(file: Path, config: Path | None, url: str | None, key_env: str | Non
             why = "interrupted"
     if n_shown > _N_SHOWN:
         click.echo(f"and {n_shown - _N_SHOWN} more", err=True)
+    if why and not summary.n_rows:
+        raise click.ClickException(why)
     parts = [f"{summary.counts[status]} {status}" for status in STATUSES if summary.counts[status]]
     click.echo(f"{summary.n_rows} rows: {', '.join(parts) or 'nothing to keep'}")
     if why:

@@ -48,7 +48,10 @@ class Experiments:
             with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
                 answer = client.request(method, where, json=body, headers=self._headers)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise GatewayRefused(f"{self._url}: the gateway cannot be reached: {type(exc).__name__}") from exc
+            raise GatewayRefused(
+                f"no gateway answers at {self._url} ({type(exc).__name__}): start one with `turnout serve`, or say "
+                "with --url where it is"
+            ) from exc
         try:
             said = answer.json()
         except ValueError:

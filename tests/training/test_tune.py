@@ -257,7 +257,7 @@ def test_who_is_no_admin_or_asks_for_what_is_not_there_is_told_so(gateway):
 
 def test_a_gateway_that_is_not_there_or_a_key_that_is_not_set_is_said():
     said = run("--promote", "x", "--arm", "y", "--yes", "--url", "http://127.0.0.1:9")
-    assert said.exit_code == 1 and "cannot be reached: ConnectError" in said.output
+    assert said.exit_code == 1 and "no gateway answers at http://127.0.0.1:9 (ConnectError)" in said.output
     said = run("--promote", "x", "--arm", "y", "--yes", "--key-env", "NO_SUCH_KEY")
     assert said.exit_code == 1 and "NO_SUCH_KEY is not set" in said.output
 

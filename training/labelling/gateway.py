@@ -84,7 +84,10 @@ class Gateway:
         try:
             reply = await self._client.get("/v1/pool")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise GatewayFailed(f"{self._url}: no gateway answers ({type(error).__name__})") from error
+            raise GatewayFailed(
+                f"no gateway answers at {self._url} ({type(error).__name__}): start one with `turnout serve`, say with "
+                "--url where it is, or have one started with --config"
+            ) from error
         if reply.status_code in (401, 403):
             raise GatewayFailed(f"{self._url} does not know this key: name a variable that holds one with --key-env")
         try:
