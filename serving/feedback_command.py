@@ -72,7 +72,11 @@ def import_(file: Path, config: Path | None, url: str | None, key_env: str | Non
                 import httpx
 
                 headers = {"authorization": f"Bearer {client_key(key_env)}"} if key_env else {}
-                client = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+                try:
+                    client = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+                except httpx.InvalidURL as error:
+                    message = f"--url {url}: {error}; expected one such as http://127.0.0.1:8080"
+                    raise click.ClickException(message) from error
                 target: Target = ThroughGateway(stack.enter_context(client))
             else:
                 target = IntoDatabase(load(config))

@@ -193,6 +193,8 @@ class ThroughGateway:
             if response.status_code == 200:
                 return response.json()  # type: ignore[no-any-return]
             why = _said(response)
+            if response.status_code == 401:
+                why += "; name the variable that holds one: --key-env"
             if response.status_code not in (429, 503):
                 break
             pause_s = min(max(pause_s, _retry_after_s(response)), MOST_PAUSE_S)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_a_reason_promotes_in_spite_of_stale_gates_and_both_are_remembered(store
             promote(store, made.version, approved_by="ada")
     promote(store, made.version, approved_by="ada", force="they are alike")
     assert [(c.reason, c.is_stale, c.failed_gates) for c in store.history()[1:]] == [("they are alike", True, ())]
+
+
+def test_a_champion_whose_bundle_is_gone_is_replaced_only_with_a_reason(store, bundle, crown, against):
+    crown("1")
+    store.register(bundle("2"), [PASSED], opponent=against(store))
+    shutil.rmtree(Path(store.where) / "versions" / "tiny@1")
+    with pytest.raises(PromotionRefused, match=r"the champion, tiny@1, is not in .*store any more"):
+        promote(store, approved_by="ada")
+    assert promote(store, approved_by="ada", force="it was deleted by mistake").former == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@2"}, "nobody goes back to what is gone"
 
 
 def test_a_file_of_gates_says_who_was_judged_against_whom_on_what(store, bundle):
