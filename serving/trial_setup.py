@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from router import Router
+from router import Policy, Router
 from router.bundle import Bundle, load
 from router.errors import RouterError
 from serving.bundle_folder import bundle_folder
@@ -78,7 +78,7 @@ def trial_of(row: ExperimentRow, state: State, shelf: BundleShelf) -> Trial:
     experiment = defined(json.loads(row.definition))
     if problems := list(_unknown(experiment, state)):
         raise refused(problems)
-    settings = {arm.name: _setting_of(i, arm, state, shelf) for i, arm in enumerate(experiment.arms)}
+    settings = {arm.name: _setting_of(i, arm, experiment.on, state, shelf) for i, arm in enumerate(experiment.arms)}
     return Trial(experiment, settings, row.salt, frozenset(row.halted), row.promoted)
 
 
@@ -123,7 +123,14 @@ def _unknown(experiment: Experiment, state: State) -> Iterable[str]:
             yield f"arms.{i}.preset = {arm.preset!r}: expected one of {', '.join(state.router.presets)}"
 
 
-def _setting_of(i: int, arm: Arm, state: State, shelf: BundleShelf) -> Setting:
+def _policy_on(on: str, state: State) -> Policy | str:
+    """Return what decides by the settings where an experiment acts on: a policy, or the name of one."""
+    if on.startswith(SCENARIO):
+        return state.scenarios[on.removeprefix(SCENARIO)].policy or state.settings.routing.default
+    return on.partition(":")[2] or state.settings.routing.default
+
+
+def _setting_of(i: int, arm: Arm, on: str, state: State, shelf: BundleShelf) -> Setting:
     router = None
     if arm.bundle is not None:
         at = f"arms.{i}.bundle = {arm.bundle!r}"
@@ -144,8 +151,8 @@ def _setting_of(i: int, arm: Arm, state: State, shelf: BundleShelf) -> Setting:
         if lost:
             # Who may answer would depend on the arm, and what an arm cannot serve would be missing from its figures.
             raise refused([f"{at}: it predicts nothing for {', '.join(lost)}"])
-        wanted = arm.preset or state.settings.routing.default
-        if wanted not in router.presets:
+        wanted = arm.policy() or _policy_on(on, state)
+        if isinstance(wanted, str) and wanted not in router.presets:
             raise refused([f"arms.{i}: preset {wanted!r} is none of bundle {bundle.manifest.id}"])
     return Setting(arm.policy(), arm.candidate, router)
 

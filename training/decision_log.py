@@ -62,7 +62,6 @@ REQUESTS: tuple[Field, ...] = (
     Field("key", "VARCHAR", True),
     *_fields("VARCHAR", "requested_model outcome candidate chosen deployment scenario rule api upstream_dialect"),
     *_fields("VARCHAR", "policy_kind policy_name policy_version binding bundle retention task signals losses attempts"),
-    Field("explorable", "VARCHAR"),
     *_fields("VARCHAR", "reference experiment arm unit shadow_bundle shadow_candidate explorable"),
     *_fields("BIGINT", "status input_tokens output_tokens cache_read_tokens cache_write_tokens reasoning_tokens"),
     *_fields("DOUBLE", "policy_value propensity predicted_quality expected_cost_usd cost_usd first_byte_s total_s"),

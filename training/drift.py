@@ -217,6 +217,7 @@ class _Cell:
     n: pd.Series
     candidate: str | None = None
     task: str | None = None
+    variance: pd.Series | None = None
 
 
 def _cells(seen: Foreseen) -> Iterator[_Cell]:
@@ -226,15 +227,17 @@ def _cells(seen: Foreseen) -> Iterator[_Cell]:
     # Which rows there are hangs on requests, not on votes, so that alpha is divided alike at every look.
     candidates = sorted(rows["candidate"].dropna().unique())
     tasks = sorted(rows["task"].dropna().unique())
+    # A vote on an answer that is right with probability p varies by p (1 − p), or less where votes are graded.
+    variance = rows["weight"] ** 2 * rows["predicted"] * (1 - rows["predicted"])
     surprise = rows["weight"] * (rows["score"] - rows["predicted"] - QUALITY.origin)
     for candidate in candidates:
         is_own = rows["candidate"] == candidate
-        yield _cell(QUALITY, rows, surprise, rows["weight"], is_own, candidate)
+        yield _cell(QUALITY, rows, surprise, rows["weight"], is_own, candidate, None, variance)
         yield _cell(COST, rows, rows["cost_usd"], rows["expected_usd"], is_own, candidate)
         yield _cell(LENGTH, rows, rows["output_tokens"], rows["expected_tokens"], is_own, candidate)
         for task in tasks:
             is_both = is_own & (rows["task"] == task)
-            yield _cell(QUALITY_BY_TASK, rows, surprise, rows["weight"], is_both, candidate, task)
+            yield _cell(QUALITY_BY_TASK, rows, surprise, rows["weight"], is_both, candidate, task, variance)
     for task in tasks:
         share = (rows["task"] == task).astype(float)
         yield _cell(TASK_SHARE, rows, share, one, rows["task"].notna(), None, task)
@@ -251,9 +254,11 @@ def _cell(
     kept: pd.Series,
     candidate: str | None = None,
     task: str | None = None,
+    variance: pd.Series | None = None,
 ) -> _Cell:
     kept = kept & y.notna() & n.notna() & (n > 0)
-    return _Cell(measure, rows[kept], y[kept], n[kept], candidate, task)
+    own = None if variance is None else variance[kept]
+    return _Cell(measure, rows[kept], y[kept], n[kept], candidate, task, own)
 
 
 def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float) -> Finding:
@@ -264,6 +269,7 @@ def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float
         cell.y.to_numpy(dtype=np.float64),
         cell.n.to_numpy(dtype=np.float64),
         None if units is None else units[at],
+        None if cell.variance is None else cell.variance.to_numpy(dtype=np.float64),
     )
     whole = level(series, alpha)
     step = change(series, alpha, cell.measure.tolerance)

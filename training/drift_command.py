@@ -153,7 +153,7 @@ def _show(found: Drift, folder: str, is_all: bool) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=150)
     for line in lines_of(found):
         console.print(line, highlight=False, soft_wrap=True)
     shown = set(found.shown)

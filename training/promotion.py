@@ -12,6 +12,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from router.errors import BundleError
 from training.errors import NoSuchVersion, PromotionRefused
 from training.gate_results import Verdict
 from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Identity, Store, Version, check_identity
@@ -51,8 +52,8 @@ def promote(
     if aliases.get(CHAMPION) == version.number:
         raise PromotionRefused(f"version {version.number} ({version.identity.bundle}) is the champion already")
     former = aliases.get(CHAMPION)
-    verdict, (before, gone) = store.verdict(version), _champion(store, former)
-    if (problem := _objection(version, verdict, before) or gone) and (is_auto or not force):
+    verdict, before = store.verdict(version), _standing(store, former)
+    if (problem := _objection(version, verdict, before)) and (is_auto or not force):
         raise PromotionRefused(problem)
     verify(store, version)
     change = Change(
@@ -134,8 +135,7 @@ def objection(store: Store, version: Version) -> str | None:
     -------
     str or None
     """
-    champion, gone = _champion(store, store.aliases().get(CHAMPION))
-    return _objection(version, store.verdict(version), champion) or gone
+    return _objection(version, store.verdict(version), _standing(store, store.aliases().get(CHAMPION)))
 
 
 def verify(store: Store, version: Version) -> None:
@@ -144,16 +144,6 @@ def verify(store: Store, version: Version) -> None:
         folder = Path(scratch) / "bundle"
         store.fetch(version, folder)
         check_identity(folder, version)
-
-
-def _champion(store: Store, number: str | None) -> tuple[Version | None, str | None]:
-    """Find the version that is to be replaced; if it is gone, say so."""
-    if number is None:
-        return None, None
-    try:
-        return store.version(number), None
-    except NoSuchVersion:
-        return None, f"the champion, {number}, is not in {store.where} any more, so nothing can be held against it"
 
 
 def _objection(version: Version, verdict: Verdict, champion: Version | None) -> str | None:
@@ -179,6 +169,14 @@ def _staleness(version: Version, verdict: Verdict, champion: Version | None) -> 
     else:
         return None
     return f"{was}: judge it again with 'turnout gates', or retrain"
+
+
+def _standing(store: Store, number: str | None) -> Version | None:
+    """Return the version of a number; None where it is gone or damaged, so that a broken champion can be replaced."""
+    try:
+        return None if number is None else store.version(number)
+    except (BundleError, NoSuchVersion):
+        return None
 
 
 def _now() -> str:

@@ -196,7 +196,7 @@ def _stops(found: Tuning) -> Table:
         table.add_row(
             name,
             _usd(stop.cost_usd),
-            f"{stop.cost_change_usd.value / found.cost_usd.value:+.0%}",
+            f"{stop.cost_change_usd.value / found.cost_usd.value:+.0%}" if found.cost_usd.value else "",
             "no overlap" if stop.quality is None else _share(stop.quality),
             f"{stop.changed_share:.0%}",
         )

@@ -17,6 +17,10 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from router import Policy
+from router.bundle import load as load_bundle
+from router.bundle import write
+from serving import experiments
 from serving.app import create_app
 from serving.emulated_faults import Fault
 from serving.emulator import EmulatorServer
@@ -79,10 +83,10 @@ def serve(configure, listen, pool_toml, server_toml) -> Serve:
 
     @asynccontextmanager
     async def served(
-        more: str = "", *, database: str = "turnout.sqlite", is_online: bool = False
+        more: str = "", *, database: str = "turnout.sqlite", is_online: bool = False, **written: object
     ) -> AsyncIterator[Served]:
         server = server_toml.replace('database = ""', f'database = "{database}"')
-        settings = configure(pool_toml + more, server=server)
+        settings = configure(pool_toml + more, server=server, **written)
         app = create_app(settings, reread=lambda: load(settings.source), emulator=EmulatorServer(speed=0))
         if is_online:
             async with listen(app, settings) as url, httpx.AsyncClient(base_url=url) as client:
@@ -276,7 +280,8 @@ async def test_a_reload_keeps_experiments_in_force(serve) -> None:
         assert [await gateway.arm_of(f"u{i}") for i in range(10)] == before
 
 
-async def test_a_guard_stops_an_arm_whose_provider_fails(serve) -> None:
+async def test_a_guard_stops_an_arm_whose_provider_fails(serve, monkeypatch) -> None:
+    monkeypatch.setattr(experiments, "LOOK_EVERY_S", 1e9)  # the guard acts when it is called here, and not before
     arms = [
         {"name": "control", "share": 0.4},
         {"name": "bad", "share": 0.4, "candidate": "small"},
@@ -284,7 +289,7 @@ async def test_a_guard_stops_an_arm_whose_provider_fails(serve) -> None:
     ]
     guards = [{"metric": "failures", "worse_by": 0.02}, {"metric": "quality", "worse_by": 0.1}]
     async with serve() as gateway:
-        definition = {**CHEAPER, "arms": arms, "guards": guards, "metric": "failures"}
+        definition = {**CHEAPER, "arms": arms, "guards": guards, "metric": "failures", "salt": "5" * 64}
         assert (await gateway.post("", definition)).status_code == 201
         users, n_bad = {}, 0
         for i in range(560):
@@ -499,6 +504,26 @@ async def test_another_bundle_decides_in_its_arm_and_is_what_it_was(serve, write
         view = (await gateway.get("/cheaper")).json()["experiment"]
         assert view["state"] == "running" and "CARD.md" in view["problem"]
         assert (await gateway.ask()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("on", "more"),
+    [("auto:thrifty", ""), ("scenario:web", '[scenarios.web]\npreset = "thrifty"\n')],
+)
+async def test_a_bundle_that_lacks_the_preset_in_question_is_refused(
+    serve, on, more, write_tiny_bundle, tiny_bundle_files, tmp_path
+) -> None:
+    manifest = load_bundle(write_tiny_bundle(tmp_path / "next", "2")).manifest
+    presets = {**manifest.presets, "thrifty": Policy("threshold", 0.5, "thrifty")}
+    write(tmp_path / "champion", dataclasses.replace(manifest, version="1", presets=presets), tiny_bundle_files)
+    arms = [ARMS[0], {"name": "next", "share": 0.5, "bundle": "next"}]
+    async with serve(more, bundle=tmp_path / "champion") as gateway:
+        said = await gateway.post("", {**CHEAPER, "on": on, "arms": arms})
+        assert {(await gateway.ask(f"u{i}", model=on)).status_code for i in range(8)} == {200}
+        assert (said.status_code, said.json()["error"]["param"]) == (400, "arms.1")
+        arms[1]["threshold"] = 0.6
+        assert (await gateway.post("", {**CHEAPER, "on": on, "arms": arms})).status_code == 201
+        assert {(await gateway.ask(f"u{i}", model=on)).status_code for i in range(8)} == {200}
 
 
 async def test_without_a_database_there_are_none(serve) -> None:

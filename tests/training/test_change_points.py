@@ -83,3 +83,17 @@ def test_a_ratio_does_not_hang_on_its_unit_and_little_says_nothing() -> None:
     assert change(few, 0.05) is None
     assert change(Series(period[:0], paid[:0], expected[:0]), 0.05) is None
     assert not np.isfinite(level(Series(period[:20], paid[:20], expected[:20]), 0.05).high)
+
+
+def test_a_level_that_has_seen_too_little_of_what_is_rare_does_not_look_certain() -> None:
+    """Right in 19 of 20, a tenth of the rows at ten times the weight: mostly none of the heavy ones is wrong."""
+    rng = np.random.default_rng(5)
+    n_false, n_plain = 0, 0
+    for _ in range(100):
+        weight = np.where(rng.random(300) < 0.1, 10.0, 1.0)
+        y = weight * (rng.random(300) < 0.95)
+        rows = Series(np.zeros(300, dtype=np.intp), y, weight)
+        n_plain += is_beyond(level(rows, 0.05), 0.0, expected=0.95)
+        floored = Series(rows.period, y, weight, variance=weight**2 * 0.95 * 0.05)
+        n_false += is_beyond(level(floored, 0.05), 0.0, expected=0.95)
+    assert n_false / 100 <= 0.05 < n_plain / 100

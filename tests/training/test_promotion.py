@@ -113,16 +113,6 @@ def test_a_reason_promotes_in_spite_of_stale_gates_and_both_are_remembered(store
     assert [(c.reason, c.is_stale, c.failed_gates) for c in store.history()[1:]] == [("they are alike", True, ())]
 
 
-def test_a_champion_whose_bundle_is_gone_is_replaced_only_with_a_reason(store, bundle, crown, against):
-    crown("1")
-    store.register(bundle("2"), [PASSED], opponent=against(store))
-    shutil.rmtree(Path(store.where) / "versions" / "tiny@1")
-    with pytest.raises(PromotionRefused, match=r"the champion, tiny@1, is not in .*store any more"):
-        promote(store, approved_by="ada")
-    assert promote(store, approved_by="ada", force="it was deleted by mistake").former == "tiny@1"
-    assert store.aliases() == {"champion": "tiny@2"}, "nobody goes back to what is gone"
-
-
 def test_a_file_of_gates_says_who_was_judged_against_whom_on_what(store, bundle):
     opponent = Opponent("tiny@0", "a" * 64, "b" * 64)
     made = store.register(bundle("1"), [PASSED], opponent=opponent)
@@ -214,3 +204,17 @@ def test_gates_may_come_as_numpy_scalars_and_not_finite(store, bundle):
     (gate,) = store.verdict(store.version(registered.version)).gates
     assert (gate.is_passed, gate.measured, gate.bound) == (True, 0.5, None)
     json.loads((Path(store.where) / "gates" / "tiny@1.json").read_text())
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_champion_that_is_damaged_or_gone_can_be_replaced(store, bundle, tmp_path, is_gone):
+    for version in "12":
+        store.register(bundle(version), [PASSED])
+        if version == "1":
+            promote(store, approved_by="ada")
+    place = tmp_path / "store" / "versions" / "tiny@1"
+    shutil.rmtree(place) if is_gone else (place / "quality.onnx").unlink()
+    assert promote(store, approved_by="ada").former == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@2"}, "there is nothing to go back to"
+    with pytest.raises(PromotionRefused, match="no previous champion"):
+        rollback(store, by="ada")
