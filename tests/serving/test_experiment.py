@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tomllib
 from contextlib import closing
 
@@ -272,3 +273,37 @@ def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_p
             database.execute("DELETE FROM request")
         put(10)
         assert (look().n_units, look().n_requests, look().is_full) == (10, 10, False)
+
+
+def test_a_look_that_fails_half_way_counts_nothing_twice(tmp_path) -> None:
+    experiment = defined({**DEFINITION, "name": "x"})
+    row = ExperimentRow("x", "auto", "", "running", SALT, {}, None, "", 0.0, None, 0.0)
+    with closing(connect(tmp_path / "turnout.sqlite")) as database:
+        with database:
+            database.executemany(
+                "INSERT INTO request (id, time_unix_s, key, requested_model, status, outcome, is_stream, candidate, "
+                "experiment, arm, unit) VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 'x', ?, ?)",
+                [(f"r{i}", ARMS[i % 2]["name"], f"u{i}") for i in range(400)],
+            )
+            database.executemany(
+                "INSERT INTO feedback VALUES (?, 'k', 'vote', 'rating', 1.0, NULL, NULL, 1)",
+                [(f"r{i}",) for i in range(400)],
+            )
+        watch = experiment_watch.Watch(experiment)
+        n_looks = 0
+        readout = None
+        while readout is None:
+            # A disk that gives up after so much work.
+            work = iter(range(2 * n_looks))
+            database.set_progress_handler(lambda: next(work, None) is None, 100)  # noqa: B023
+            n_looks += 1
+            try:
+                readout = watch.look(database, row)
+            except sqlite3.OperationalError:
+                continue
+            finally:
+                database.set_progress_handler(None, 0)
+                database.rollback()
+    assert n_looks > 20
+    assert (readout.n_units, readout.n_requests) == (400, 400)
+    assert [arm.metrics["quality"].n_requests for arm in readout.arms] == [200, 200]
