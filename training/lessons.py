@@ -139,10 +139,13 @@ def gather(
             frame = frame[is_asked.to_numpy(dtype=bool)]
         logged = _logged(frame, log.query(_RETAINED), wanted, known, settings.retrain.min_votes, counts)
     if logged is None and labelled is None:
-        raise NotEnoughData(
-            "there is nothing to learn from: no labelled table, and no vote on a request whose prompt was retained "
-            f"({', '.join(f'{name} {n}' for name, n in counts.items())})"
-        )
+        why = "no vote: they come by POST /v1/feedback, or by 'turnout feedback import'"
+        if votes is not None and not votes.frame.empty:
+            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            why = (
+                f"no vote on a request whose prompt was kept ({told}): keys with retention = 'content' have theirs kept"
+            )
+        raise NotEnoughData(f"there is nothing to learn from: no labelled table, and {why}")
     features = None
     if kept is not None:
         features = _features(kept, labelled, logged)

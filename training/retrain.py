@@ -193,8 +193,8 @@ def judge_again(
 
 
 def _champion(folder: Path) -> tuple[Bundle, Opponent]:
-    # A link may be swapped in the meantime.
-    folder = folder.resolve()
+    # A link may be swapped in the meantime; one that leads nowhere is named as it was given.
+    folder = folder.resolve() if folder.is_dir() else folder
     champion = load(folder)
     digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     return champion, Opponent(champion.manifest.id, digest, "")

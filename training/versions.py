@@ -119,6 +119,12 @@ class Registered:
     is_challenger: bool
 
 
+#: What to do about a store without a version.
+HOW_TO_BEGIN = (
+    "the first champion comes by 'turnout promote --bundle BUNDLE --force REASON', a challenger by 'turnout retrain'"
+)
+
+
 class Store(Protocol):
     """Keeps versions, what their gates found, aliases, and a history.
 

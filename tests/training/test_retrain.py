@@ -168,6 +168,17 @@ def test_the_holdout_is_the_champions(champion):
     assert found.seed == 0 and (found.split.train, found.split.test) == (0.6, 0.2)
 
 
+def test_a_store_that_cannot_be_reached_loses_no_challenger(champion, sample, config, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bundle = shutil.copytree(champion, tmp_path / "router" / "1")
+    arguments = ["--champion", champion, "--bundle", bundle, "--data", sample, "--config", config]
+    done = CliRunner().invoke(gates, [*map(str, arguments), "--tracking-uri", "http://127.0.0.1:9"])
+    assert done.exit_code == 1 and "http://127.0.0.1:9 cannot be reached" in done.output
+    file = tmp_path / "router" / "1.report" / "gates.json"
+    assert f"'turnout promote --bundle {bundle} --gates {file}' registers" in done.output and file.is_file()
+
+
 def test_who_held_out_other_rows_is_not_judged_again(champion, sample, tmp_path):
     from training.pipeline import train
     from training.settings import settings_of
