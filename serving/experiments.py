@@ -286,7 +286,7 @@ class Experiments:
             (state.settings.root / arm.bundle).resolve()
             for trial in trials.values()
             for arm in trial.experiment.arms
-            if arm.bundle is not None
+            if arm.bundle is not None and arm.name in trial.settings
         )
         prepared = replace(state, trials=trials)
         self._prepared = prepared

@@ -5,11 +5,12 @@ Two things are asked of each: is it off, where something is expected of it (vote
 expected cost), and has it changed, since when (:mod:`training.change_points`)? Something is shown when the bounds
 exclude everything within the measure's tolerance.
 
-Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again, the chance of
-anything shown that is not so is at most ``alpha``, once there are some 50 votes (each family of rows has a quarter of
-it, each row of a family as much as another; asymptotically). Votes count as in retraining: an answer rarely tried by
-its inverse propensity, keys by what they may say (:mod:`training.feedback`). That all candidates are off by as much
-says more of the voters' scale than of the candidates. Entry points: :func:`drift_of`, :func:`advice`.
+Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again from the same
+first request on, the chance of anything shown that is not so is at most ``alpha``, once there are some 50 votes (each
+family of rows has a quarter of it, each row of a family as much as another; asymptotically). Votes count as in
+retraining: an answer rarely tried by its inverse propensity, keys by what they may say (:mod:`training.feedback`). That
+all candidates are off by as much says more of the voters' scale than of the candidates. Entry points:
+:func:`drift_of`, :func:`advice`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ from training.two_sample import Apart, tell_apart
 ALPHA = 0.05
 #: A classifier that tells early from late prompts apart by no more than this beyond one half has found little.
 _APART_TOLERANCE = 0.05
+#: Of what is retained, about so many rows are read; of them the distinct ones are told apart.
+_MOST_READ = 20_000
+_RETAINED = """
+SELECT r.prompt, r.features, r.encoder FROM retained AS r JOIN requests AS q ON q.id = r.request_id
+WHERE q.bundle = ? AND q.time_unix_s >= ? AND hash(r.request_id) % ? = 0
+ORDER BY r.time_unix_s, r.request_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +295,8 @@ def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float
 
 
 def _apart(seen: Foreseen, log: DecisionLog) -> Apart | None:
-    kept = log.retained(["request_id", "time_unix_s", "prompt", "features", "encoder"], seen.start_unix_s)
-    kept = kept[kept["request_id"].isin(seen.rows["id"])]
+    every = max(1, len(seen.rows) // _MOST_READ)
+    kept = log.query(_RETAINED, [seen.bundle, seen.start_unix_s, every])
     has_text, has_features = kept["prompt"].notna(), kept["features"].notna()
     if has_features.sum() > has_text.sum():
         # Rows of another encoder lie elsewhere whatever the prompt.

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -524,6 +525,40 @@ async def test_a_bundle_that_lacks_the_preset_in_question_is_refused(
         arms[1]["threshold"] = 0.6
         assert (await gateway.post("", {**CHEAPER, "on": on, "arms": arms})).status_code == 201
         assert {(await gateway.ask(f"u{i}", model=on)).status_code for i in range(8)} == {200}
+
+
+@pytest.mark.parametrize("change", ["promote", "stop"])
+async def test_an_arm_that_nobody_comes_to_any_more_holds_nothing_up(
+    serve, change, write_tiny_bundle, tmp_path
+) -> None:
+    write_tiny_bundle(tmp_path / "next", "2")
+    arms = [*({**arm, "share": 0.4} for arm in ARMS), {"name": "next", "share": 0.2, "bundle": "next"}]
+    async with serve() as gateway:
+        assert (await gateway.post("", {**CHEAPER, "arms": arms})).status_code == 201
+        arm = {"promote": "cheap", "stop": "next"}[change]
+        assert (await gateway.post(f"/cheaper/{change}", {"arm": arm})).status_code == 200
+    shutil.rmtree(tmp_path / "next")
+    async with serve() as gateway:
+        assert (await gateway.get("/cheaper")).json()["experiment"]["problem"] is None
+        came_to = {await gateway.arm_of(f"u{i}") for i in range(20)}
+        assert came_to == {"promote": {"cheap"}, "stop": {"control", "cheap"}}[change]
+
+
+async def test_who_may_not_use_a_losing_arms_candidate_gets_what_was_promoted(serve) -> None:
+    keys = KEYS.replace('name = "alice"', 'name = "alice"\nmodels = ["small", "medium"]')
+    arms = [{"name": "control", "share": 0.5, "candidate": "large"}, ARMS[1]]
+    async with serve(keys) as gateway:
+        boss, alice = ({"authorization": f"Bearer {secret}"} for secret in SECRETS.values())
+        await gateway.post("", {**CHEAPER, "arms": arms}, headers=boss)
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}
+
+        async def by_alice() -> str | None:
+            said = await gateway.client.post("/v1/chat/completions", json=body, headers=alice)
+            return said.headers.get("x-turnout-experiment")
+
+        assert await by_alice() is None
+        await gateway.post("/cheaper/promote", {"arm": "cheap"}, headers=boss)
+        assert await by_alice() == "cheaper/cheap"
 
 
 async def test_without_a_database_there_are_none(serve) -> None:

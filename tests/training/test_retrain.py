@@ -151,8 +151,8 @@ def test_with_the_champions_encoder_rows_of_features_teach_too(champion, write_l
     challenger = load(tmp_path / "router" / "2")
     assert challenger.manifest.encoder_id == bundle.manifest.encoder_id
     # A log alone compares no candidates, so the dial stays the champion's.
-    kept = {n: p for n, p in bundle.manifest.presets.items() if n not in bundle.manifest.certificates}
-    assert challenger.manifest.presets == kept
+    promised = {name for name, found in bundle.manifest.certificates.items() if not found.abstained}
+    assert challenger.manifest.presets == {n: p for n, p in bundle.manifest.presets.items() if n not in promised}
     # And it has learned who is good on the whole; large and medium are nearly alike.
     said = dict(zip(challenger.manifest.names, challenger.predict(prompts[:400]).quality.mean(axis=0), strict=True))
     assert said["sample-nano"] < said["sample-small"] < min(said["sample-medium"], said["sample-large"])
