@@ -142,6 +142,111 @@ def chaos() -> str:
     return "\n".join(lines)
 
 
+def loop() -> str:
+    """The learning loop: the demo's stages, experiments, gates, swaps, and what it all costs."""
+    demo = json.loads((RESULTS / "loop.json").read_text())
+    stages = [
+        f"| {name} | {row['n']:,} | {row['quality']:.3f} ± {row['quality_ci']:.3f} | {row['oracle_quality']:.3f} "
+        f"| {row['usd_per_1000']:.3f} | {row['oracle_usd_per_1000']:.3f} | {row['regret_share']:.2f} |"
+        for name, row in demo["stages"].items()
+    ]
+    return "\n".join(
+        [
+            f"`make loop-demo`: {demo['n_requests']:,} requests, {demo['n_failed']} failed, {demo['total_s']:.0f} s on "
+            "two cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, "
+            f"gates, registry, shadow and experiment are real. A unit of quality is worth {demo['worth_usd']} USD.",
+            "",
+            "| stage | requests | true quality | oracle | USD per 1,000 | oracle | regret (random = 1) |",
+            "|---|---|---|---|---|---|---|",
+            *stages,
+            "",
+            *_experiments(json.loads((RESULTS / "experiments.json").read_text())),
+            "",
+            *_gates(),
+            "",
+            *_costs(),
+        ]
+    )
+
+
+def _experiments(found: dict[str, Any]) -> list[str]:
+    worst, worlds = found["worst_false_positive_share"], found["no_effect"]
+    peeked = [row["t_test_false_positive_share"]["value"] for row in worlds]
+    power = [
+        f"| {row['world']} | {row['effect']:+.0%} | {row['found_share']['value']:.0%} | {row['median_units']:,.0f} |"
+        for row in found["power"]
+        if row["found_share"]["value"] >= 0.5
+    ]
+    return [
+        f"`python benchmarks/experiments.py`: {found['experiments']:,} simulated A/A experiments in each of "
+        f"{len(worlds)} worlds, looked at after every 50 units: at most {worst['value']:.1%} ({worst['low']:.1%} to "
+        f"{worst['high']:.1%}) show a difference that is not there; a t-test looked at as often {min(peeked):.0%} to "
+        f"{max(peeked):.0%}. What is found where there is one, within {found['power_units']:,} units:",
+        "",
+        "| metric | effect | found | units, median |",
+        "|---|---|---|---|",
+        *power,
+    ]
+
+
+def _gates() -> list[str]:
+    tables = {name: json.loads((RESULTS / f"gates_{name}.json").read_text()) for name in ("mix", "checkable")}
+    kinds = list(tables["mix"]["kinds"])
+    cells = {
+        name: [
+            f"{row['n_refused']} of {row['n']} ({row['low']:.0%} to {row['high']:.0%})"
+            for row in (table["kinds"][kind] for kind in kinds)
+        ]
+        for name, table in tables.items()
+    }
+    return [
+        "`python benchmarks/gates.py`: challengers refused by the gates, real trainings over several seeds:",
+        "",
+        "| challenger | `mix` | the sample |",
+        "|---|---|---|",
+        *(f"| {kind} | {mix} | {sample} |" for kind, mix, sample in zip(kinds, *cells.values(), strict=True)),
+    ]
+
+
+def _costs() -> list[str]:
+    records = json.loads((RESULTS / "records.json").read_text())
+    swaps = json.loads((RESULTS / "hot_swaps.json").read_text())
+    shadow = json.loads((RESULTS / "shadow.json").read_text())["gateways"]
+    log, writer, ratio = records["log"], records["writer"], records["requests"]["ratio_to_off"]
+    export, again = log["export"]["wall_s"], log["export_unchanged"]["wall_s"]
+    before, during = (swaps["latency_ms"][phase]["p99"] for phase in ("before", "while_swapping"))
+    early, late = writer["memory_after_5_s_mb"], writer["memory_at_end_mb"]
+    rows = [
+        ("CPU a request: records on, against off", "≤ 1.15", f"{ratio['records']:.2f}"),
+        ("… with prompts retained", "", f"{ratio['content']:.2f}"),
+        ("… with an experiment", "≤ 1.15", f"{ratio['experiment']:.2f}"),
+        *((f"… with {name}", "", f"{shadow[kind]['times_plain']:.2f}") for kind, name in _BESIDE.items()),
+        (f"{log['n_records']:,} records: `turnout report`", "≤ 5 s", f"{sorted(log['report_s'])[1]:.1f} s"),
+        ("… first export, export with nothing new", "", f"{export:.0f} s, {again:.1f} s"),
+        (
+            "… bytes of a record in SQLite, in Parquet",
+            "",
+            f"{log['sqlite_bytes_per_record']:,}, {log['parquet_bytes_per_record']:,}",
+        ),
+        (
+            f"{writer['records_per_s']:,} records a second: memory after five seconds, at the end",
+            "flat",
+            f"{early:.0f} MB, {late:.0f} MB",
+        ),
+        (f"{swaps['n_swaps']} hot swaps under load: failed of {swaps['n_requests']:,}", "0", f"{swaps['n_failed']}"),
+        ("… p99 before, while swapping", "< 2 ×", f"{before:.0f} ms, {during:.0f} ms"),
+    ]
+    return [
+        "| what it costs (`benchmarks/records.py`, `shadow.py`, `hot_swaps.py`) | asked | measured |",
+        "|---|---|---|",
+        *(f"| {what} | {asked} | {measured} |" for what, asked, measured in rows),
+    ]
+
+
+#: Gateways of ``benchmarks/shadow.py``, against one with records and nothing else.
+_BESIDE = {"exploring": "exploration", "shadow": "a challenger in the shadow of every decision"}
+
+
 def _told(bound: dict[str, Any]) -> str:
     limit, unit = bound["limit"], bound["unit"]
     if unit == "share":

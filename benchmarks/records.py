@@ -150,6 +150,17 @@ def exported(database: Path, out: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
+def reported(out: Path) -> list[float]:
+    """Time ``turnout report`` thrice, start of the program included."""
+    taken_s = []
+    for _ in range(3):
+        began = time.perf_counter()
+        command = [sys.executable, "-c", "from router.cli import main; main()", "report", "--log", str(out)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        taken_s.append(round(time.perf_counter() - began, 2))
+    return taken_s
+
+
 def log_part(folder: Path, n_records: int) -> dict[str, object]:
     """Measure writing and exporting a log."""
     from serving.records import RequestRecord
@@ -176,6 +187,7 @@ def log_part(folder: Path, n_records: int) -> dict[str, object]:
         "export": first,
         "export_unchanged": nothing,
         "export_one_day": one_day,
+        "report_s": reported(out),
     }
 
 

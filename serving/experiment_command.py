@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30.0
 _UNKNOWN = "–"
+_URL, _KEY = "http://127.0.0.1:8080", "Environment variable that holds a key with admin = true."
 _STYLES = {"better": "green", "worse": "red", "running": "green", "promoted": "magenta"}
 
 
 def _of_gateway(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--key-env", help="Environment variable that holds a key with admin = true.")(command)
-    return click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")(command)
+    command = click.option("--key-env", metavar="VAR", help=_KEY)(command)
+    return click.option("--url", default=_URL, show_default=True, metavar="URL", help="Of the gateway.")(command)
 
 
 @click.group()
@@ -35,14 +36,14 @@ def experiment() -> None:
 
 @experiment.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", help="Used once.")
+@click.option("--name", help="Of the experiment; a name is used once.")
 @click.option("--on", help="auto, auto:PRESET or scenario:NAME.")
 @click.option("--unit", type=click.Choice(["key", "user", "conversation"]), help="What stays with its arm.")
 @click.option(
     "--arm", "arms", multiple=True, metavar="NAME:SHARE[:KEY=VALUE]", help="control:0.5, b:0.5:threshold=0.6."
 )
 @click.option("--guard", "guards", multiple=True, metavar="METRIC:LIMIT", help="failures:0.02, or cost_usd:20%.")
-@click.option("--ends-at", help="When it stops by itself.")
+@click.option("--ends-at", help="When it stops by itself: ISO 8601.")
 @click.option("--salt", help="64 hexadecimal digits, the same for replicas that share no database.")
 @_of_gateway
 def create(

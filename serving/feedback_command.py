@@ -30,19 +30,21 @@ def feedback() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Straight into the database of this config, while its gateway runs or not.",
 )
-@click.option("--gateway", metavar="URL", help="Through this running gateway instead.")
-@click.option("--key-env", help="Environment variable that holds a key of that gateway, where it asks for one.")
-def import_(file: Path, config: Path | None, gateway: str | None, key_env: str | None) -> None:
+@click.option("--url", metavar="URL", help="Through this running gateway instead.")
+@click.option(
+    "--key-env", metavar="VAR", help="Environment variable that holds a key of that gateway, where it asks for one."
+)
+def import_(file: Path, config: Path | None, url: str | None, key_env: str | None) -> None:
     """Import votes out of FILE: CSV, JSON lines or Parquet.
 
     Columns: request_id; one of rating, thumbs, correct, and grader with score; perhaps tags, time (unix seconds or ISO
     8601), and key, the name of the key that votes (without one: whoever made the request). The same rules hold as for
     POST /v1/feedback. Run it again after an interruption: a vote that stands changes nothing.
     """
-    if (config is None) is (gateway is None):
-        raise click.UsageError("give --config FILE or --gateway URL, one of them")
-    if key_env is not None and gateway is None:
-        raise click.UsageError("--key-env goes with --gateway")
+    if (config is None) is (url is None):
+        raise click.UsageError("give --config FILE or --url URL, one of them")
+    if key_env is not None and url is None:
+        raise click.UsageError("--key-env goes with --url")
     from contextlib import ExitStack
 
     from serving.errors import GatewayError
@@ -66,11 +68,15 @@ def import_(file: Path, config: Path | None, gateway: str | None, key_env: str |
     why = ""
     with ExitStack() as stack:
         try:
-            if gateway is not None:
+            if url is not None:
                 import httpx
 
                 headers = {"authorization": f"Bearer {client_key(key_env)}"} if key_env else {}
-                client = httpx.Client(base_url=gateway, headers=headers, timeout=60.0, trust_env=False)
+                try:
+                    client = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+                except httpx.InvalidURL as error:
+                    message = f"--url {url}: {error}; expected one such as http://127.0.0.1:8080"
+                    raise click.ClickException(message) from error
                 target: Target = ThroughGateway(stack.enter_context(client))
             else:
                 target = IntoDatabase(load(config))
@@ -81,6 +87,8 @@ def import_(file: Path, config: Path | None, gateway: str | None, key_env: str |
             why = "interrupted"
     if n_shown > _N_SHOWN:
         click.echo(f"and {n_shown - _N_SHOWN} more", err=True)
+    if why and not summary.n_rows:
+        raise click.ClickException(why)
     parts = [f"{summary.counts[status]} {status}" for status in STATUSES if summary.counts[status]]
     click.echo(f"{summary.n_rows} rows: {', '.join(parts) or 'nothing to keep'}")
     if why:

@@ -99,6 +99,8 @@ def export(
             sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_S)
         ) as connection:
             oldest = next(iter(_days(connection, TABLES[0])), "")
+            # Of a database without a row, a log without a row.
+            out.mkdir(parents=True, exist_ok=True)
             for table in TABLES:
                 folder = out / table.name
                 for leftover in folder.glob(f"day=*/.{part}.*"):

@@ -38,7 +38,9 @@ _UNKNOWN = "–"
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
-@click.option("--key-env", help="Environment variable that holds a key of the gateway, where it asks for one.")
+@click.option(
+    "--key-env", metavar="VAR", help="Environment variable that holds a key of the gateway, where it asks for one."
+)
 @click.option("--once", is_flag=True, help="Print the table once and end.")
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two looks."
@@ -57,7 +59,11 @@ def pool(url: str, key_env: str | None, once: bool, every: float) -> None:
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
     console = Console()
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+    try:
+        opened = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise click.ClickException(f"--url {url}: {error}; expected one such as http://127.0.0.1:8080") from error
+    with opened as client:
         view = _asked(client, url)
         if once:
             console.print(table_of(view))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from router.bundle import write
 from training.contest import Contest
-from training.gate_results import GateResult, write_gates
+from training.gate_results import GATES_FILE, GateResult, Verdict, write_gates
 from training.pipeline import CARD_FILE, REPORT_FILE, Trained, finite, report_bytes
 from training.plots import cost_quality, reliability
 from training.versions import identity_of
@@ -22,7 +22,7 @@ from training.versions import identity_of
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORT, GATES = "report.md", "gates.json"
+REPORT = "report.md"
 COST_QUALITY, RELIABILITY = "cost_quality.png", "reliability.png"
 
 
@@ -55,9 +55,9 @@ def with_gates(trained: Trained, champion: str, gates: Sequence[GateResult]) -> 
 
 
 def write_report(
-    trained: Trained,
+    bundle: Path,
     contest: Contest,
-    gates: Sequence[GateResult],
+    verdict: Verdict,
     counts: Mapping[str, int],
     keys: pd.DataFrame | None,
 ) -> Path:
@@ -65,10 +65,10 @@ def write_report(
 
     Parameters
     ----------
-    trained : Trained
-        With its gates: what ``gates.json`` is bound to.
+    bundle : Path
+        The challenger, finished: ``gates.json`` is bound to its bytes.
     contest : Contest
-    gates : sequence of GateResult
+    verdict : Verdict
     counts : Mapping of str to int
         What was learned from, and what was left out.
     keys : pandas.DataFrame or None
@@ -79,19 +79,20 @@ def write_report(
     Path
         The folder.
     """
-    folder = report_folder(trained.directory)
+    folder = report_folder(bundle)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {
         f"champion {contest.champion.manifest.id}": contest.old,
         f"challenger {contest.challenger.manifest.id}": contest.new,
     }
-    (folder / COST_QUALITY).write_bytes(cost_quality(rows))
+    compared = {name: own.select(contest.complete) for name, own in rows.items()}
+    (folder / COST_QUALITY).write_bytes(cost_quality(compared))
     (folder / RELIABILITY).write_bytes(reliability(rows))
-    identity = identity_of(trained.directory)
-    (folder / GATES).write_bytes(write_gates(identity.bundle, identity.manifest_sha256, gates))
+    identity = identity_of(bundle)
+    (folder / GATES_FILE).write_bytes(write_gates(identity.bundle, identity.manifest_sha256, verdict))
     comparison = json.dumps(finite({"counts": dict(counts), "metrics": figures(contest)}), indent=1)
     (folder / "comparison.json").write_text(comparison + "\n", encoding="utf-8")
-    (folder / REPORT).write_text(_page(contest, gates, counts, keys), encoding="utf-8")
+    (folder / REPORT).write_text(_page(contest, verdict.gates, counts, keys), encoding="utf-8")
     return folder
 
 
@@ -144,7 +145,7 @@ def _page(contest: Contest, gates: Sequence[GateResult], counts: Mapping[str, in
     lines += ["| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value:.4g} |" for name, value in figures(contest).items()]
     lines += ["", f"![cost and quality]({COST_QUALITY})", "", f"![reliability]({RELIABILITY})", ""]
-    lines += ["## Learned from", "", "| what | rows |", "|---|---|"]
+    lines += ["## Rows", "", "| what | rows |", "|---|---|"]
     lines += [f"| {name.removeprefix('n_').replace('_', ' ')} | {n:,} |" for name, n in counts.items()]
     if keys is not None and len(keys):
         lines += ["", "Keys, by what they weigh: how far each is believed, what the cap on its share leaves.", ""]

@@ -15,9 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router.sequences import TUNED_FOR_REQUESTS, ArmTotals, Interval, difference, interval
+from router.sequences import ArmTotals, Interval, difference, half_width, interval
 
 Vector = NDArray[np.float64]
+#: Rows at which the sequences are narrowest. Fewer than for experiments: the level of one boundary of one series is so
+#: small that the logarithm of the clock hardly counts.
+_TUNED_FOR_ROWS = 500.0
 #: Below this, what is left of a unit's weight is rounding.
 _NOTHING = 1e-9
 
@@ -34,12 +37,16 @@ class Series:
         Numerator and denominator, both at least 0; the mean is Σ y / Σ n.
     unit : ndarray of shape (n,), intp, optional
         Rows of one unit move together. Default: each row is a unit.
+    variance : ndarray of shape (n,), optional
+        Of y, if all is as expected. Rows that have missed what is rare vary too little, so :func:`level` takes this
+        where it is more.
     """
 
     period: NDArray[np.intp]
     y: Vector
     n: Vector
     unit: NDArray[np.intp] | None = None
+    variance: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,14 @@ def level(series: Series, alpha: float) -> Interval:
     Interval
         NaN without rows.
     """
-    found = interval(_sums_of(series).sides(0)[1], alpha)
-    return Interval(float(found.value), float(found.low), float(found.high))
+    whole = _sums_of(series).sides(0)[1]
+    found = interval(whole, alpha, tuned_for_requests=_TUNED_FOR_ROWS)
+    value, low, high = float(found.value), float(found.low), float(found.high)
+    if series.variance is not None and found.is_said:
+        expected = float(series.variance.sum() / series.n.sum() ** 2)
+        width = float(half_width(expected, whole.n_requests, alpha, _TUNED_FOR_ROWS))
+        low, high = min(low, value - width), max(high, value + width)
+    return Interval(value, low, high)
 
 
 def change(series: Series, alpha: float, tolerance: float = 0.0) -> Change | None:
@@ -126,7 +139,7 @@ def _step(old: ArmTotals, new: ArmTotals, alpha: float, clock: float) -> Interva
     if clock <= 0:
         return Interval(np.nan, -np.inf, np.inf)
     slower = float(old.n_requests + new.n_requests) / clock
-    found = difference(new, old, alpha, tuned_for_requests=TUNED_FOR_REQUESTS * slower)
+    found = difference(new, old, alpha, tuned_for_requests=_TUNED_FOR_ROWS * slower)
     return Interval(float(found.value), float(found.low), float(found.high))
 
 

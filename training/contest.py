@@ -6,6 +6,7 @@ are one observation (:func:`difference`). Entry points: :func:`meet`, :class:`Co
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +66,10 @@ class Contest:
     time_ratio : float
         Decision time, challenger over champion.
     confidence : float
+    is_voted : ndarray of shape (n,), bool, or None
+        Rows known by votes alone; a prompt asked again and again may have one on each candidate, but is no sample.
+    holdout_sha256 : str
+        Of the rows: their identities, prompts, groups and observed quality.
     """
 
     champion: Bundle
@@ -75,11 +80,20 @@ class Contest:
     overlap: Overlap
     time_ratio: float
     confidence: float
+    is_voted: NDArray[np.bool_] | None = None
+    holdout_sha256: str = ""
 
     @property
     def missing(self) -> list[str]:
         """Candidates of the champion that the challenger does not know."""
         return [name for name in self.champion.manifest.names if name not in self.challenger.manifest.names]
+
+    @property
+    def missing_presets(self) -> list[str]:
+        """Presets of the champion that the challenger has not got; those it promises something of are certificates."""
+        certificates = self.champion.manifest.certificates
+        promised = {name for name, certificate in certificates.items() if not certificate.abstained}
+        return sorted(self.champion.manifest.presets.keys() - self.challenger.manifest.presets.keys() - promised)
 
     @property
     def slice_names(self) -> list[str]:
@@ -123,7 +137,7 @@ class Contest:
         differently; the value kinder to the challenger counts, since the other would punish a different choice of
         dial, not a worse prediction.
         """
-        at = np.flatnonzero(kept & self.old.complete & self.new.complete)
+        at = np.flatnonzero(kept & self.complete)
         old, new = self.old.take(at), self.new.take(at)
         mine, yours = (chosen(rows, b, preset) for rows, b in ((new, self.challenger), (old, self.champion)))
         every = np.arange(len(at))
@@ -135,10 +149,27 @@ class Contest:
         ]
         return min(tried, key=lambda found: found.low)
 
+    def quality_lost(self, candidate: str, other: str) -> Difference | None:
+        """Return by how much a candidate's mean quality is below another's where labels know both; None without one."""
+        names = self.old.candidates
+        if candidate not in names or other not in names:
+            return None
+        lost = self.old.quality[:, names.index(other)] - self.old.quality[:, names.index(candidate)]
+        known = np.flatnonzero(np.isfinite(lost) & (True if self.is_voted is None else ~self.is_voted))
+        groups = [self.old.groups[i] for i in known.tolist()]
+        return difference(lost[known], np.ones(len(known)), groups, self.confidence)
+
     @property
     def compares(self) -> bool:
-        """Whether some held-out row has every candidate's outcome and cost."""
-        return len(self.old.candidates) > 1 and bool((self.old.complete & self.new.complete).any())
+        """Whether enough labelled rows for an interval have every candidate's outcome and cost."""
+        n_groups = len({self.old.groups[i] for i in np.flatnonzero(self.complete).tolist()})
+        return len(self.old.candidates) > 1 and n_groups >= _LEAST_GROUPS
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Labelled rows where outcome and cost of every candidate are known, shape (n,)."""
+        both = self.old.complete & self.new.complete
+        return both if self.is_voted is None else both & ~self.is_voted
 
     def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
         """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.
@@ -220,11 +251,17 @@ def chosen(rows: Rows, bundle: Bundle, preset: str) -> NDArray[np.intp]:
 
 
 def _worth(bundle: Bundle, preset: str) -> float:
-    """Return USD per unit of quality at a preset; where its kind does not say, at ``balanced``, else nothing counts."""
+    """Return USD per unit of quality at a preset; where its kind does not say, at ``balanced``, else cost is nothing.
+
+    A preset with a margin was chosen to lose no quality, whatever stop of the dial served that: its cost is nothing.
+    """
     presets = bundle.manifest.presets
     for name in (preset, "balanced"):
-        if name in presets and presets[name].kind == "willingness_to_pay_usd" and presets[name].value > 0:
-            return presets[name].value
+        policy = presets.get(name)
+        if policy is not None and policy.margin is not None:
+            break
+        if policy is not None and policy.kind == "willingness_to_pay_usd" and policy.value > 0:
+            return policy.value
     return float("inf")
 
 
@@ -237,6 +274,7 @@ def meet(
     *,
     min_slice: int,
     confidence: float,
+    is_voted: NDArray[np.bool_] | None = None,
     time_ratio: Callable[[Bundle, Bundle, Sequence[str]], float] | None = None,
 ) -> Contest:
     """Let two bundles predict the same held-out rows.
@@ -252,6 +290,7 @@ def meet(
     min_slice : int
         Prompts of a task slice.
     confidence : float
+    is_voted : ndarray of shape (n,), bool, optional
     time_ratio : callable, optional
         Default: :func:`measured_time_ratio`.
 
@@ -277,7 +316,19 @@ def meet(
         overlap,
         ratio(champion, challenger, table.prompts),
         confidence,
+        is_voted=is_voted,
+        holdout_sha256=_digest(holdout),
     )
+
+
+def _digest(table: OutcomeTable) -> str:
+    """Return the SHA-256 of a table's rows."""
+    digest = hashlib.sha256()
+    for row in (table.candidates, *zip(table.prompt_ids, table.prompts, table.groups, strict=True)):
+        digest.update("\0".join((*row, "")).encode("utf-8", "replace"))
+    # All NaN are written alike.
+    digest.update(np.where(np.isnan(table.quality), np.float32(-1), table.quality).astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def measured_time_ratio(champion: Bundle, challenger: Bundle, texts: Sequence[str]) -> float:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from training.bundle_links import BundleLinks
 from training.errors import NoSuchVersion, StoreDamaged
-from training.gate_results import GateResult, read_gates, results_of, write_gates
-from training.versions import ALIASES, CHALLENGER, Change, Registered, Version, identity_of
+from training.gate_results import Opponent, Verdict, read_gates, results_of, write_gates
+from training.versions import ALIASES, CHALLENGER, HOW_TO_BEGIN, Change, Registered, Version, identity_of
 
 HISTORY_FILE, FOLLOWS_FILE = "promotions.jsonl", "follows.txt"
 
@@ -45,6 +45,7 @@ class DirectoryStore:
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
         *,
+        opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
         """Copy a bundle to ``versions/``; it becomes the challenger unless a gate failed.
@@ -56,6 +57,8 @@ class DirectoryStore:
             Rows with the fields of :class:`training.gate_results.GateResult`.
         metrics, artefacts_dir : optional
             Only MLflow keeps them.
+        opponent : Opponent or None
+            Against whom the gates were judged.
         as_challenger : bool, default=True
             False leaves the challenger whoever it is.
 
@@ -71,7 +74,7 @@ class DirectoryStore:
             Another bundle of that name and version is there, or the directory follows MLflow.
         """
         self._check_own()
-        results = results_of(gates)
+        verdict = Verdict(results_of(gates), opponent)
         version = _version_of(bundle_dir)
         identity = version.identity
         place = self._links.folder(identity.bundle)
@@ -81,8 +84,8 @@ class DirectoryStore:
                     f"{place} is there and another bundle, or damaged: every version needs a name of its own"
                 )
             self._links.install(version, lambda folder: _copy(bundle_dir, folder))
-        self._write(self._gates_file(version), write_gates(identity.bundle, identity.manifest_sha256, results))
-        is_challenger = as_challenger and all(gate.is_passed for gate in results)
+        self._write(self._gates_file(version), write_gates(identity.bundle, identity.manifest_sha256, verdict))
+        is_challenger = as_challenger and not verdict.failed
         if is_challenger:
             self._links.point(CHALLENGER, identity.bundle)
         return Registered(version.number, None, is_challenger)
@@ -92,7 +95,8 @@ class DirectoryStore:
         bundle = self._links.pointed(wanted) if wanted in ALIASES else wanted
         there = sorted(path.name for path in self._links.folder("").glob("[!.]*@*"))
         if bundle is None or bundle not in there:
-            raise NoSuchVersion(f"{self.where} has no {wanted!r}; it has {', '.join(there) or 'no version'}")
+            it_has = ", ".join(there) or f"no version: {HOW_TO_BEGIN}"
+            raise NoSuchVersion(f"{self.where} has no {wanted!r}; it has {it_has}")
         return _version_of(self._links.folder(bundle))
 
     def aliases(self) -> dict[str, str]:
@@ -100,11 +104,11 @@ class DirectoryStore:
         found = {alias: self._links.pointed(alias) for alias in ALIASES}
         return {alias: bundle for alias, bundle in found.items() if bundle is not None}
 
-    def gates(self, version: Version) -> tuple[GateResult, ...]:
-        """Return what its gates found; raises StoreDamaged where they judged other bytes."""
+    def verdict(self, version: Version) -> Verdict:
+        """Return what its gates found, and against whom; raises StoreDamaged where they judged other bytes."""
         path = self._gates_file(version)
         if not path.is_file():
-            return ()
+            return Verdict()
         return read_gates(path.read_bytes(), version.identity.bundle, version.identity.manifest_sha256)
 
     def fetch(self, version: Version, folder: Path) -> None:

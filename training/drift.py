@@ -5,11 +5,12 @@ Two things are asked of each: is it off, where something is expected of it (vote
 expected cost), and has it changed, since when (:mod:`training.change_points`)? Something is shown when the bounds
 exclude everything within the measure's tolerance.
 
-Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again, the chance of
-anything shown that is not so is at most ``alpha``, once there are some 50 votes (each family of rows has a quarter of
-it, each row of a family as much as another; asymptotically). Votes count as in retraining: an answer rarely tried by
-its inverse propensity, keys by what they may say (:mod:`training.feedback`). That all candidates are off by as much
-says more of the voters' scale than of the candidates. Entry points: :func:`drift_of`, :func:`advice`.
+Bounds hold together: over all measures, candidates, tasks and days, and every time one looks again from the same
+first request on, the chance of anything shown that is not so is at most ``alpha``, once there are some 50 votes (each
+family of rows has a quarter of it, each row of a family as much as another; asymptotically). Votes count as in
+retraining: an answer rarely tried by its inverse propensity, keys by what they may say (:mod:`training.feedback`). That
+all candidates are off by as much says more of the voters' scale than of the candidates. Entry points:
+:func:`drift_of`, :func:`advice`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ from training.two_sample import Apart, tell_apart
 ALPHA = 0.05
 #: A classifier that tells early from late prompts apart by no more than this beyond one half has found little.
 _APART_TOLERANCE = 0.05
+#: Of what is retained, about so many rows are read; of them the distinct ones are told apart.
+_MOST_READ = 20_000
+_RETAINED = """
+SELECT r.prompt, r.features, r.encoder FROM retained AS r JOIN requests AS q ON q.id = r.request_id
+WHERE q.bundle = ? AND q.time_unix_s >= ? AND hash(r.request_id) % ? = 0
+ORDER BY r.time_unix_s, r.request_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +225,7 @@ class _Cell:
     n: pd.Series
     candidate: str | None = None
     task: str | None = None
+    variance: pd.Series | None = None
 
 
 def _cells(seen: Foreseen) -> Iterator[_Cell]:
@@ -226,15 +235,17 @@ def _cells(seen: Foreseen) -> Iterator[_Cell]:
     # Which rows there are hangs on requests, not on votes, so that alpha is divided alike at every look.
     candidates = sorted(rows["candidate"].dropna().unique())
     tasks = sorted(rows["task"].dropna().unique())
+    # A vote on an answer that is right with probability p varies by p (1 − p), or less where votes are graded.
+    variance = rows["weight"] ** 2 * rows["predicted"] * (1 - rows["predicted"])
     surprise = rows["weight"] * (rows["score"] - rows["predicted"] - QUALITY.origin)
     for candidate in candidates:
         is_own = rows["candidate"] == candidate
-        yield _cell(QUALITY, rows, surprise, rows["weight"], is_own, candidate)
+        yield _cell(QUALITY, rows, surprise, rows["weight"], is_own, candidate, None, variance)
         yield _cell(COST, rows, rows["cost_usd"], rows["expected_usd"], is_own, candidate)
         yield _cell(LENGTH, rows, rows["output_tokens"], rows["expected_tokens"], is_own, candidate)
         for task in tasks:
             is_both = is_own & (rows["task"] == task)
-            yield _cell(QUALITY_BY_TASK, rows, surprise, rows["weight"], is_both, candidate, task)
+            yield _cell(QUALITY_BY_TASK, rows, surprise, rows["weight"], is_both, candidate, task, variance)
     for task in tasks:
         share = (rows["task"] == task).astype(float)
         yield _cell(TASK_SHARE, rows, share, one, rows["task"].notna(), None, task)
@@ -251,9 +262,11 @@ def _cell(
     kept: pd.Series,
     candidate: str | None = None,
     task: str | None = None,
+    variance: pd.Series | None = None,
 ) -> _Cell:
     kept = kept & y.notna() & n.notna() & (n > 0)
-    return _Cell(measure, rows[kept], y[kept], n[kept], candidate, task)
+    own = None if variance is None else variance[kept]
+    return _Cell(measure, rows[kept], y[kept], n[kept], candidate, task, own)
 
 
 def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float) -> Finding:
@@ -264,6 +277,7 @@ def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float
         cell.y.to_numpy(dtype=np.float64),
         cell.n.to_numpy(dtype=np.float64),
         None if units is None else units[at],
+        None if cell.variance is None else cell.variance.to_numpy(dtype=np.float64),
     )
     whole = level(series, alpha)
     step = change(series, alpha, cell.measure.tolerance)
@@ -281,8 +295,8 @@ def _finding(cell: _Cell, seen: Foreseen, units: np.ndarray | None, alpha: float
 
 
 def _apart(seen: Foreseen, log: DecisionLog) -> Apart | None:
-    kept = log.retained(["request_id", "time_unix_s", "prompt", "features", "encoder"], seen.start_unix_s)
-    kept = kept[kept["request_id"].isin(seen.rows["id"])]
+    every = max(1, len(seen.rows) // _MOST_READ)
+    kept = log.query(_RETAINED, [seen.bundle, seen.start_unix_s, every])
     has_text, has_features = kept["prompt"].notna(), kept["features"].notna()
     if has_features.sum() > has_text.sum():
         # Rows of another encoder lie elsewhere whatever the prompt.

@@ -6,6 +6,7 @@ Exit codes: 0 looked; 1 an error; 3 drift is shown and ``--fail`` was given.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from training.command_errors import errors
+from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,9 +31,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--log", "folder", required=True, type=_PATH, help="What 'turnout log export' made.")
-@click.option(
-    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="UTC; earlier requests are left out."
-)
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only requests from then on: 30d, or a UTC date.")
 @click.option("--bundle", metavar="NAME@VERSION", help="Whose requests. Default: that of the newest.")
 @click.option("--period", default="1d", show_default=True, metavar="DURATION", help="A change is dated to so much.")
 @click.option("--config", type=_PATH, help="TOML of 'turnout retrain'; its [feedback] says what votes count for.")
@@ -40,7 +40,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--fail", "is_failing", is_flag=True, help="Exit with 3 where drift is shown.")
 def drift(
     folder: Path,
-    since: datetime | None,
+    since: Since | None,
     bundle: str | None,
     period: str,
     config: Path | None,
@@ -57,7 +57,7 @@ def drift(
         from training.triggers import seconds_of
 
         settings = read_retrain_settings(config).feedback
-        since_unix_s = None if since is None else since.replace(tzinfo=UTC).timestamp()
+        since_unix_s = None if since is None else since.at(time.time())
         with DecisionLog(folder) as log:
             seen = foreseen(
                 log, bundle=bundle, since_unix_s=since_unix_s, period_s=seconds_of(period), settings=settings
@@ -153,7 +153,7 @@ def _show(found: Drift, folder: str, is_all: bool) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=150)
     for line in lines_of(found):
         console.print(line, highlight=False, soft_wrap=True)
     shown = set(found.shown)

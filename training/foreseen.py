@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from router.sequences import LEAST_SPREAD, LEAST_UNITS
 from training.decision_log import DecisionLog
-from training.errors import NotEnoughData
+from training.errors import InvalidSettings, NotEnoughData
 from training.feedback import votes_of
 from training.ope import estimate
 from training.retrain_settings import FeedbackSettings
 
 #: Fewer units than this have no interval worth drawing.
 _LEAST_UNITS_A_PERIOD = 10
+_MOST_PERIODS = 1_000
 # Of who answered, not of who was chosen: after a failover they differ.
 _ROWS = """
 SELECT id, time_unix_s, key, candidate, task, input_tokens,
@@ -65,8 +66,7 @@ class Foreseen:
         """Number of each row's unit, shape (n,); None where each row is one."""
         if not self.is_by_key:
             return None
-        numbers: NDArray[np.intp] = np.unique(self.rows["key"].to_numpy(dtype=str), return_inverse=True)[1]
-        return numbers
+        return np.asarray(self.rows["key"].cat.codes, dtype=np.intp)
 
     @property
     def voted(self) -> pd.DataFrame:
@@ -87,7 +87,7 @@ class Foreseen:
             the gap; NaN with fewer than ten units). Means are weighted as votes are.
         """
         found = []
-        for (candidate, period), rows in self.voted.groupby(["candidate", "period"], sort=True):
+        for (candidate, period), rows in self.voted.groupby(["candidate", "period"], sort=True, observed=True):
             weight = rows["weight"].to_numpy(dtype=np.float64)
             voted, predicted = (float(np.average(rows[name], weights=weight)) for name in ("score", "predicted"))
             gap, low, high = voted - predicted, np.nan, np.nan
@@ -132,6 +132,8 @@ def foreseen(
     ------
     NotEnoughData
         No request of that bundle; names those there are.
+    InvalidSettings
+        Periods are so short that there are more than 1,000.
     LogUnreadable
         See :class:`training.decision_log.DecisionLog`.
     """
@@ -152,6 +154,13 @@ def foreseen(
     votes = votes_of(log, settings or FeedbackSettings(), since).frame[["request_id", "score", "weight"]]
     rows = rows.merge(votes, how="left", left_on="id", right_on="request_id").drop(columns="request_id")
     start = float(rows["time_unix_s"].iloc[0]) // period_s * period_s
+    for name in ("key", "candidate", "task"):
+        rows[name] = rows[name].astype("category")
+    n_periods = (float(rows["time_unix_s"].iloc[-1]) - start) / period_s
+    if n_periods > _MOST_PERIODS:
+        raise InvalidSettings(
+            f"period must leave at most {_MOST_PERIODS:,} periods, got {period_s:g} s, which makes {n_periods:,.0f}"
+        )
     rows["period"] = ((rows["time_unix_s"] - start) // period_s).astype(np.intp)
     return Foreseen(wanted, rows, start, period_s, _is_by_key(rows["key"]))
 

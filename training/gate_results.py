@@ -1,6 +1,6 @@
 """What gates found of one bundle, as a file bound to the bytes they judged.
 
-Entry points: :func:`results_of`, :func:`write_gates`, :func:`read_gates`.
+Entry points: :class:`Verdict`, :func:`results_of`, :func:`write_gates`, :func:`read_gates`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,46 @@ class GateResult:
     reason: str = ""
 
 
-def write_gates(bundle: str, manifest_sha256: str, gates: Iterable[GateResult]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Opponent:
+    """Against whom, and on what, a bundle was judged.
+
+    Parameters
+    ----------
+    bundle : str
+        The champion of that time, ``name@version``.
+    manifest_sha256 : str
+        Of its manifest.
+    holdout_sha256 : str
+        Of the held-out rows; see :class:`training.contest.Contest`.
+    """
+
+    bundle: str
+    manifest_sha256: str
+    holdout_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What all gates found of one bundle, and against whom; no gates where none was judged.
+
+    Parameters
+    ----------
+    gates : tuple of GateResult
+    opponent : Opponent or None
+        None where the gates do not say.
+    """
+
+    gates: tuple[GateResult, ...] = ()
+    opponent: Opponent | None = None
+
+    @property
+    def failed(self) -> tuple[GateResult, ...]:
+        """The gates that were not passed."""
+        return tuple(gate for gate in self.gates if not gate.is_passed)
+
+
+def write_gates(bundle: str, manifest_sha256: str, verdict: Verdict) -> bytes:
     """Write what gates found.
 
     Parameters
@@ -45,17 +84,17 @@ def write_gates(bundle: str, manifest_sha256: str, gates: Iterable[GateResult]) 
         ``name@version``.
     manifest_sha256 : str
         Of its manifest, which names the hashes of all its files.
-    gates : iterable of GateResult
+    verdict : Verdict
 
     Returns
     -------
     bytes
     """
-    document = {"bundle": bundle, "manifest_sha256": manifest_sha256, "gates": [asdict(gate) for gate in gates]}
+    document = {"bundle": bundle, "manifest_sha256": manifest_sha256, **asdict(verdict)}
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def read_gates(data: bytes, bundle: str, manifest_sha256: str) -> tuple[GateResult, ...]:
+def read_gates(data: bytes, bundle: str, manifest_sha256: str) -> Verdict:
     """Read what :func:`write_gates` wrote.
 
     Raises
@@ -66,14 +105,18 @@ def read_gates(data: bytes, bundle: str, manifest_sha256: str) -> tuple[GateResu
     try:
         document = json.loads(data)
         rows, about = list(document["gates"]), (document["bundle"], document["manifest_sha256"])
-    except (ValueError, TypeError, KeyError) as exc:
-        raise StoreDamaged(f"{GATES_FILE} of {bundle} cannot be read: expected bundle, manifest_sha256, gates") from exc
+        told = document.get("opponent")
+        opponent = None if told is None else Opponent(**{name: str(value) for name, value in told.items()})
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise StoreDamaged(
+            f"{GATES_FILE} of {bundle} cannot be read: expected bundle, manifest_sha256, opponent, gates"
+        ) from exc
     if about != (bundle, manifest_sha256):
         raise StoreDamaged(
             f"{GATES_FILE} judged {about[0]} with manifest {str(about[1])[:12]}, not {bundle} with "
             f"{manifest_sha256[:12]}"
         )
-    return results_of(rows)
+    return Verdict(results_of(rows), opponent)
 
 
 def results_of(rows: Iterable[Mapping[str, object]]) -> tuple[GateResult, ...]:

@@ -67,6 +67,9 @@ class Taught:
     Parameters
     ----------
     weights : ndarray of shape (n, m), optional
+    is_voted : ndarray of shape (n,), bool, optional
+        Rows known by votes alone: they teach, but compare no candidates, even where a prompt that was asked again and
+        again has a vote on each; such prompts are no sample.
     encoder : FittedEncoder, optional
     features : ndarray of shape (n, dim), float32, optional
     prices : Mapping of str to (float, float)
@@ -78,6 +81,7 @@ class Taught:
     """
 
     weights: NDArray[np.float64] | None = None
+    is_voted: NDArray[np.bool_] | None = None
     encoder: FittedEncoder | None = None
     features: Floats | None = None
     prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -182,6 +186,8 @@ def _build(
 
     tell("evaluate")
     rows = replace(rows_of(table, fitted, files), weights=taught.weights)
+    if taught.is_voted is not None:
+        rows = replace(rows, cost_usd=np.where(taught.is_voted[:, None], np.nan, rows.cost_usd))
     report, presets = judge(rows, parts, settings)
     # Fitting again on the test rows would leave none that a promise could rest on.
     promises = {} if settings.refit else certified(rows, parts, fitted.prices, settings)

@@ -1,8 +1,9 @@
 """Who becomes champion: the rule, whatever store keeps the versions.
 
-A version is promoted if every one of its gates passed and its bundle loads, byte for byte the one that was judged; a
-gate that failed needs a reason in words. Who changed what, when and why is noted before anything moves.
-Entry points: :func:`promote`, :func:`rollback`.
+A version is promoted if every one of its gates passed against the very champion it is to replace, and its bundle loads,
+byte for byte the one that was judged; whatever else needs a reason in words. Who changed what, when and why is noted
+before anything moves.
+Entry points: :func:`promote`, :func:`rollback`, :func:`objection`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.errors import PromotionRefused
-from training.gate_results import GateResult
-from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Store, Version, check_identity
+from router.errors import BundleError
+from training.errors import NoSuchVersion, PromotionRefused
+from training.gate_results import Verdict
+from training.versions import CHALLENGER, CHAMPION, PREVIOUS, Change, Identity, Store, Version, check_identity
 
 
 def promote(
@@ -31,7 +33,7 @@ def promote(
     is_auto : bool, default=False
         Nobody was asked; then every gate must have passed.
     force : str or None
-        Why a gate that failed, or was never judged, shall not count.
+        Why a gate that failed, was never judged, or was judged against another champion shall not count.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def promote(
     Raises
     ------
     PromotionRefused
-        A gate failed, none was judged, or it is the champion already.
+        A gate failed, none was judged, they were judged against another champion, or it is the champion already.
     BundleError
         The bundle does not load.
     TrainingError
@@ -49,11 +51,11 @@ def promote(
     version, aliases = store.version(wanted), store.aliases()
     if aliases.get(CHAMPION) == version.number:
         raise PromotionRefused(f"version {version.number} ({version.identity.bundle}) is the champion already")
-    gates = store.gates(version)
-    if (problem := objection(version, gates)) and (is_auto or not force):
+    former = aliases.get(CHAMPION)
+    verdict, before = store.verdict(version), _standing(store, former)
+    if (problem := _objection(version, verdict, before)) and (is_auto or not force):
         raise PromotionRefused(problem)
     verify(store, version)
-    former = aliases.get(CHAMPION)
     change = Change(
         time=_now(),
         action="promote",
@@ -63,10 +65,11 @@ def promote(
         by=approved_by,
         is_auto=is_auto,
         reason=force,
-        failed_gates=tuple(gate.name for gate in gates if not gate.is_passed),
+        failed_gates=tuple(gate.name for gate in verdict.failed),
+        is_stale=_staleness(version, verdict, before) is not None,
     )
     store.note(change)
-    store.point(PREVIOUS, store.version(former) if former else None)
+    store.point(PREVIOUS, before)
     store.point(CHAMPION, version)
     if aliases.get(CHALLENGER) == version.number:
         store.point(CHALLENGER, None)
@@ -120,13 +123,19 @@ def rollback(store: Store, *, by: str, reason: str | None = None) -> Change:
     return change
 
 
-def objection(version: Version, gates: tuple[GateResult, ...]) -> str | None:
-    """Say what the gates have against a version; None is nothing."""
-    failed = [gate for gate in gates if not gate.is_passed]
-    if failed:
-        reasons = "; ".join(f"{gate.name}: {gate.reason or 'failed'}" for gate in failed)
-        return f"{version.identity.bundle} failed {len(failed)} of {len(gates)} gates: {reasons}"
-    return None if gates else f"no gate was judged for {version.identity.bundle}"
+def objection(store: Store, version: Version) -> str | None:
+    """Say what speaks against promoting a version today; None is nothing.
+
+    Parameters
+    ----------
+    store : Store
+    version : Version
+
+    Returns
+    -------
+    str or None
+    """
+    return _objection(version, store.verdict(version), _standing(store, store.aliases().get(CHAMPION)))
 
 
 def verify(store: Store, version: Version) -> None:
@@ -135,6 +144,39 @@ def verify(store: Store, version: Version) -> None:
         folder = Path(scratch) / "bundle"
         store.fetch(version, folder)
         check_identity(folder, version)
+
+
+def _objection(version: Version, verdict: Verdict, champion: Version | None) -> str | None:
+    if verdict.failed:
+        reasons = "; ".join(f"{gate.name}: {gate.reason or 'failed'}" for gate in verdict.failed)
+        return f"{version.identity.bundle} failed {len(verdict.failed)} of {len(verdict.gates)} gates: {reasons}"
+    if not verdict.gates:
+        return f"no gate was judged for {version.identity.bundle}"
+    return _staleness(version, verdict, champion)
+
+
+def _staleness(version: Version, verdict: Verdict, champion: Version | None) -> str | None:
+    """Say if gates were judged against another champion than this; where there is none, nobody is replaced."""
+    if champion is None or not verdict.gates:
+        return None
+    own, now, against = version.identity.bundle, champion.identity, verdict.opponent
+    if against is None:
+        was = f"the gates of {own} do not say against which champion they were judged, and {now.bundle} is champion"
+    elif Identity(against.bundle, against.manifest_sha256) != now:
+        digests = f" (manifest {against.manifest_sha256[:12]}, now {now.manifest_sha256[:12]})"
+        same_name = digests if against.bundle == now.bundle else ""
+        was = f"{own} was judged against {against.bundle}, and {now.bundle} is champion now{same_name}"
+    else:
+        return None
+    return f"{was}: judge it again with 'turnout gates', or retrain"
+
+
+def _standing(store: Store, number: str | None) -> Version | None:
+    """Return the version of a number; None where it is gone or damaged, so that a broken champion can be replaced."""
+    try:
+        return None if number is None else store.version(number)
+    except (BundleError, NoSuchVersion):
+        return None
 
 
 def _now() -> str:

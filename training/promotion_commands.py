@@ -16,7 +16,7 @@ import click
 from training.command_errors import errors
 
 if TYPE_CHECKING:
-    from training.gate_results import GateResult
+    from training.gate_results import Verdict
     from training.versions import Store
 
 EXIT_REFUSED = 3
@@ -53,7 +53,7 @@ def _store_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--auto", "is_auto", is_flag=True, help="Do not ask: promote if every gate passed.")
 @click.option("--yes", "is_approved", is_flag=True, help="Do not ask: whoever --by names has approved it.")
-@click.option("--force", metavar="REASON", help="Why a gate that failed or was not judged shall not count; is kept.")
+@click.option("--force", metavar="REASON", help="Why what the gates found, or did not, shall not count; is kept.")
 @_store_options
 def promote(
     number: str | None,
@@ -85,11 +85,13 @@ def promote(
         store = _store(tracking_uri, directory, name)
         wanted = number or CHALLENGER
         if bundle is not None:
-            wanted = store.register(bundle, _judged(bundle, gates_file), as_challenger=False).version
+            told = _judged(bundle, gates_file)
+            rows = [asdict(gate) for gate in told.gates]
+            wanted = store.register(bundle, rows, opponent=told.opponent, as_challenger=False).version
         version = store.version(wanted)
-        gates, former = store.gates(version), store.aliases().get("champion")
-        _show(gates, f"{version.identity.bundle}, version {version.number} of {store.where}")
-        problem = objection(version, gates)
+        verdict, former = store.verdict(version), store.aliases().get("champion")
+        _show(verdict, f"{version.identity.bundle}, version {version.number} of {store.where}")
+        problem = objection(store, version)
         if problem and not force:
             click.echo(f"refused: {problem}. To promote it all the same: --force REASON", err=True)
             raise click.exceptions.Exit(EXIT_REFUSED)
@@ -159,15 +161,15 @@ def _store(tracking_uri: str | None, directory: Path | None, name: str) -> Store
     return DirectoryStore(directory)
 
 
-def _judged(bundle: Path, gates_file: Path | None) -> list[dict[str, Any]]:
+def _judged(bundle: Path, gates_file: Path | None) -> Verdict:
     """Return the gates of a file, which must be about this very bundle."""
-    from training.gate_results import read_gates
+    from training.gate_results import Verdict, read_gates
     from training.versions import identity_of
 
     if gates_file is None:
-        return []
+        return Verdict()
     identity = identity_of(bundle)
-    return [asdict(gate) for gate in read_gates(gates_file.read_bytes(), identity.bundle, identity.manifest_sha256)]
+    return read_gates(gates_file.read_bytes(), identity.bundle, identity.manifest_sha256)
 
 
 def _user() -> str:
@@ -179,18 +181,19 @@ def _user() -> str:
         raise click.UsageError("this system does not say who you are: give --by") from exc
 
 
-def _show(gates: tuple[GateResult, ...], title: str) -> None:
+def _show(verdict: Verdict, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
+    against = f", judged against {verdict.opponent.bundle}" if verdict.opponent else ""
+    table = Table(title=f"{title}{against}")
     for heading in ("gate", "", "measured", "bound", "reason"):
         table.add_column(heading, justify="right" if heading in ("measured", "bound") else "left")
-    for gate in gates:
+    for gate in verdict.gates:
         shown = (gate.measured, gate.bound)
         numbers = ("" if number is None else f"{number:.4g}" for number in shown)
         mark = "[green]passed[/green]" if gate.is_passed else "[bold red]FAILED[/bold red]"
         table.add_row(gate.name, mark, *numbers, gate.reason)
-    if not gates:
+    if not verdict.gates:
         table.add_row("none judged", "", "", "", "")
     Console().print(table)

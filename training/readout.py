@@ -136,9 +136,7 @@ def read_out(log: DecisionLog, name: str, *, control: str | None = None, alpha: 
     if len(arms) < 2 or first not in arms:
         raise NotEnoughData(f"{log.path}: {name} has requests of {', '.join(arms)}; expected {first} and another arm")
     arms = [first, *(arm for arm in arms if arm != first)]
-    # A unit whose arm was stopped goes to the control later: it is counted where it came to first.
-    came_to = frame.groupby("unit")["arm"].transform("first")
-    counted = frame[frame["arm"] == came_to]
+    counted = _counted(frame)
     times, totals = _totals(counted, arms)
     traces = tuple(
         Trace(
@@ -152,7 +150,20 @@ def read_out(log: DecisionLog, name: str, *, control: str | None = None, alpha: 
     )
     units = {arm: int(np.asarray(totals[arm, "failures"].n_units)[-1]) for arm in arms}
     n_units = np.sum([np.asarray(totals[arm, "failures"].n_units) for arm in arms], axis=0)
-    return Readout(name, first, tuple(arms), alpha, times, n_units, units, traces, _ratio(frame, units))
+    return Readout(name, first, tuple(arms), alpha, times, n_units, units, traces, _ratio(counted, units))
+
+
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the requests of units in the arm that they came to, while the shares were those of the start.
+
+    Once an arm is stopped its units, old and new, are the control's. The old are known by where they were; the new are
+    not, and would make the control's units later ones than the other arms'.
+    """
+    first = frame.groupby("unit")[["arm", "time_unix_s"]].transform("first")
+    meant = frame.groupby("arm")["arm_share"].transform("first")
+    changed = frame["time_unix_s"][frame["arm_share"].notna() & (frame["arm_share"] != meant)]
+    until = changed.iloc[0] if len(changed) else np.inf
+    return frame[(frame["arm"] == first["arm"]) & (first["time_unix_s"] < until)]
 
 
 def _totals(frame: pd.DataFrame, arms: list[str]) -> tuple[Vector, dict[tuple[str, str], ArmTotals]]:
@@ -183,7 +194,7 @@ def _stacked(parts: list[ArmTotals]) -> ArmTotals:
 
 
 def _ratio(frame: pd.DataFrame, units: Mapping[str, int]) -> RatioCheck | None:
-    """Test the counts against the shares at the start; later ones change when an arm is stopped."""
+    """Test the counts against the shares at the start."""
     shares = [float(frame.loc[frame["arm"] == arm, "arm_share"].iloc[0]) for arm in units]
     if not abs(sum(shares) - 1) < 1e-6:
         return None

@@ -1,8 +1,13 @@
 """What the decision log says of spending, savings, quality and time: what ``turnout report`` prints.
 
 One pass over few columns of the exported log, in DuckDB. Money that nobody knows is counted, never taken for zero; an
-interval treats requests as independent, so that few users with habits of their own make it too narrow. Entry point:
-:func:`report`.
+interval treats requests as independent, so that few users with habits of their own make it too narrow.
+
+Requests that named their candidate (a caller's choice, the calls of ``turnout label``) are in spending and times, and
+in no share, quality or saving: no policy decided them. *Failed* is what a provider or the gateway failed at, whatever
+``outcome`` that has, shed and broken off by a shutdown too; what the caller did (an invalid request, a deadline of its
+own, gone before the end: :data:`OF_CALLER`) is counted apart, and a replay for an Idempotency-Key is neither.
+Entry point: :func:`report`.
 """
 
 from __future__ import annotations
@@ -18,30 +23,40 @@ from training.decision_log import DecisionLog
 
 #: What the rows are grouped by, and how the groups are ordered.
 GROUPINGS: Mapping[str, str] = {"candidate": "n DESC", "scenario": "n DESC", "key": "n DESC", "day": "label"}
+#: Outcomes that are the caller's doing.
+OF_CALLER = ("caller_error", "caller_deadline", "client_disconnected")
+_REPLAYED = "replayed"
+_NO_FAILURES = ", ".join(f"'{outcome}'" for outcome in ("ok", _REPLAYED, *OF_CALLER))
 _Z = 1.96
 #: Fewer observations than this have no interval worth printing.
 _LEAST_N = 20
 
 # Of votes, the mean of a request counts, once. A request is routed when a policy decided, and not the caller's word;
 # its saving is against what the reference candidate would have cost for it, by the decision's own prediction.
-_ROWS = """
+_ROWS = f"""
 WITH vote AS (
     SELECT request_id, avg(score) AS score FROM feedback WHERE source IS DISTINCT FROM 'signal' GROUP BY request_id
 ), row AS (
     SELECT
         coalesce(candidate, '(nobody)') AS candidate, coalesce(scenario, '(none)') AS scenario, key, day,
-        outcome = 'ok' AS is_ok, cost_usd, total_s, first_byte_s, predicted_quality, score,
+        outcome = 'ok' AS is_ok, outcome NOT IN ({_NO_FAILURES}) AS is_failed, outcome = '{_REPLAYED}' AS is_replayed,
+        outcome IN ({", ".join(f"'{outcome}'" for outcome in OF_CALLER)}) AS is_of_caller,
+        coalesce(binding = 'designated', false) AS is_designated, cost_usd, total_s, first_byte_s,
+        CASE WHEN binding IS DISTINCT FROM 'designated' THEN predicted_quality END AS predicted_quality,
+        CASE WHEN binding IS DISTINCT FROM 'designated' THEN score END AS score,
         coalesce(is_explored, false) AS is_explored, coalesce(is_emulated, false) AS is_emulated,
         outcome = 'ok' AND binding IS DISTINCT FROM 'designated' AND candidate IS NOT NULL AS is_routed,
         CASE WHEN outcome = 'ok' AND binding IS DISTINCT FROM 'designated' AND cost_usd IS NOT NULL
             THEN reference_cost_usd END AS reference_usd,
         candidate = reference AS is_reference
     FROM requests LEFT JOIN vote ON vote.request_id = requests.id
-    {where}
+    {{where}}
 )
 """
 _MEASURES = """
-    count(*) AS n, count(*) FILTER (is_routed) AS n_routed, count(*) FILTER (NOT is_ok) AS n_failed,
+    count(*) AS n, count(*) FILTER (is_routed) AS n_routed, count(*) FILTER (is_failed) AS n_failed,
+    count(*) FILTER (is_of_caller) AS n_of_caller, count(*) FILTER (is_replayed) AS n_replayed,
+    count(*) FILTER (is_designated) AS n_designated,
     count(*) FILTER (is_explored) AS n_explored, count(*) FILTER (is_emulated) AS n_emulated,
     count(*) FILTER (is_ok AND cost_usd IS NULL) AS n_unknown_cost, coalesce(sum(cost_usd), 0) AS spend_usd,
     count(reference_usd) AS n_compared, sum(reference_usd) AS reference_usd,
@@ -87,11 +102,14 @@ class Group:
     ----------
     label : str
         A candidate, scenario, key or day; "" for all requests.
-    n, n_routed, n_failed, n_explored, n_emulated, n_unknown_cost, n_compared, n_voted : int
-        Requests; of those that a policy decided; that failed; that explored; that an emulator answered; answered at a
-        cost nobody knows; compared with the reference; voted on.
-    share : float
-        Of all requests.
+    n, n_routed, n_failed, n_of_caller, n_replayed, n_designated : int
+        Requests; of those that a policy decided and that were answered; that a provider or the gateway failed at; that
+        their caller ended (:data:`OF_CALLER`); replays; that named their candidate.
+    n_explored, n_emulated, n_unknown_cost, n_compared, n_voted : int
+        That explored; that an emulator answered; answered at a cost nobody knows; compared with the reference; voted
+        on, among those that did not name their candidate.
+    share : float or None
+        Of all routed requests; None where there is none.
     spend_usd : float
         What is known to have been spent.
     reference_usd : float or None
@@ -112,12 +130,15 @@ class Group:
     n: int
     n_routed: int
     n_failed: int
+    n_of_caller: int
+    n_replayed: int
+    n_designated: int
     n_explored: int
     n_emulated: int
     n_unknown_cost: int
     n_compared: int
     n_voted: int
-    share: float
+    share: float | None
     spend_usd: float
     reference_usd: float | None
     saving: Estimate
@@ -187,7 +208,7 @@ def report(log: DecisionLog, since_unix_s: float | None = None, by: Sequence[str
     grouped = {}
     for name in by:
         rows = frame[frame[name].notna()]
-        groups = [_group(_label(row[name]), row, whole.n) for _, row in rows.iterrows()]
+        groups = [_group(_label(row[name]), row, whole.n_routed) for _, row in rows.iterrows()]
         groups.sort(key=lambda group: group.label)
         if GROUPINGS[name] == "n DESC":
             groups.sort(key=lambda group: -group.n)
@@ -201,19 +222,23 @@ def _label(value: object) -> str:
 
 
 def _group(label: str, row: pd.Series, n_all: int | None) -> Group:
-    n, n_voted, n_compared = int(row["n"]), int(row["n_voted"]), int(row["n_compared"])
+    n, n_routed = int(row["n"]), int(row["n_routed"])
+    n_voted, n_compared = int(row["n_voted"]), int(row["n_compared"])
     own, predicted = _known(row["own_usd"]), _known(row["own_predicted_usd"])
     return Group(
         label=label,
         n=n,
-        n_routed=int(row["n_routed"]),
+        n_routed=n_routed,
         n_failed=int(row["n_failed"]),
+        n_of_caller=int(row["n_of_caller"]),
+        n_replayed=int(row["n_replayed"]),
+        n_designated=int(row["n_designated"]),
         n_explored=int(row["n_explored"]),
         n_emulated=int(row["n_emulated"]),
         n_unknown_cost=int(row["n_unknown_cost"]),
         n_compared=n_compared,
         n_voted=n_voted,
-        share=1.0 if n_all is None else n / n_all,
+        share=n_routed / of if (of := n_routed if n_all is None else n_all) else None,
         spend_usd=float(row["spend_usd"]),
         reference_usd=_known(row["reference_usd"]),
         saving=_saving(

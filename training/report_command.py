@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from training.command_errors import errors
+from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,9 +25,7 @@ _MOST_ROWS = 20
 
 @click.command()
 @click.option("--log", "folder", required=True, type=click.Path(path_type=Path), help="What 'turnout log export' made.")
-@click.option(
-    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="UTC; earlier requests are left out."
-)
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only requests from then on: 30d, or a UTC date.")
 @click.option(
     "--by",
     "groupings",
@@ -35,14 +34,14 @@ _MOST_ROWS = 20
     help="Only these tables; may be given again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def report(folder: Path, since: datetime | None, groupings: tuple[str, ...], as_json: bool) -> None:
+def report(folder: Path, since: Since | None, groupings: tuple[str, ...], as_json: bool) -> None:
     """Print spending, savings, shares, latency and quality by candidate, scenario, key and day."""
     with errors():
         from training.decision_log import DecisionLog
         from training.report import GROUPINGS
         from training.report import report as make
 
-        since_unix_s = None if since is None else since.replace(tzinfo=UTC).timestamp()
+        since_unix_s = None if since is None else since.at(time.time())
         with DecisionLog(folder) as log:
             made = make(log, since_unix_s, groupings or tuple(GROUPINGS))
     if as_json:
@@ -68,6 +67,13 @@ def lines_of(made: Report) -> list[str]:
         f"{whole.n:,} requests, {whole.n_routed:,} routed and answered, {whole.n_failed:,} failed, "
         f"{whole.n_explored:,} explored; spent {whole.spend_usd:,.4f} USD"
     ]
+    if whole.n_of_caller or whole.n_replayed:
+        lines.append(
+            f"{whole.n_of_caller:,} ended by their caller (invalid, too little time, gone), {whole.n_replayed:,} "
+            "replayed: none of these failed"
+        )
+    if whole.n_designated:
+        lines.append(f"{whole.n_designated:,} named their candidate: they are in no share, quality or saving")
     if whole.n_emulated:
         lines.append(f"{whole.n_emulated:,} of them were answered by an EMULATOR: nobody spent that money")
     if whole.n_unknown_cost:
@@ -129,7 +135,7 @@ def _shadow_line(shadow: Shadow) -> str:
 
 _COLUMNS: Mapping[str, Callable[[Group], str]] = {
     "requests": lambda group: f"{group.n:,}",
-    "share": lambda group: f"{group.share:.1%}",
+    "share": lambda group: _number(group.share, ".1%"),
     "failed": lambda group: f"{group.n_failed / group.n:.1%}",
     "spent USD": lambda group: f"{group.spend_usd:,.4f}",
     "saving": lambda group: _percent(group.saving),

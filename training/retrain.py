@@ -2,10 +2,12 @@
 
 Read → weigh → gather → fit → hold against the champion on rows that taught neither → gates → report. The holdout is
 the champion's own: its split and its seed are kept, so that a prompt held out once is held out from every descendant.
+So a challenger can be judged again when the champion has changed, without fitting: :func:`judge_again`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from router.bundle import Bundle, load
+from router.bundle import MANIFEST, Bundle, load
 from routing_data import OutcomeTable, implied_prices
 from training.challenger_report import figures, with_gates, write_report
 from training.contest import Contest, meet
@@ -21,9 +23,9 @@ from training.decision_log import DecisionLog
 from training.errors import InvalidSettings, NotEnoughData
 from training.feedback import Votes, votes_of
 from training.fitted_encoder import N_TOPIC_COLUMNS
-from training.gate_results import GateResult
+from training.gate_results import Opponent, Verdict
 from training.gates import judge
-from training.lessons import HOLDOUT, Lessons, gather, with_log_source
+from training.lessons import HOLDOUT, Lessons, gather, teaching, with_log_source
 from training.measure import trained_on
 from training.pipeline import Taught, Trained, build
 from training.pipeline import load as load_tables
@@ -43,7 +45,7 @@ class Retrained:
     Parameters
     ----------
     trained : Trained
-    gates : tuple of GateResult
+    verdict : Verdict
     report : Path
         The folder of page and plots.
     counts : Mapping of str to int
@@ -55,7 +57,7 @@ class Retrained:
     """
 
     trained: Trained
-    gates: tuple[GateResult, ...]
+    verdict: Verdict
     report: Path
     counts: Mapping[str, int]
     keys: pd.DataFrame | None
@@ -64,7 +66,7 @@ class Retrained:
     @property
     def is_passed(self) -> bool:
         """Whether every gate was passed."""
-        return all(gate.is_passed for gate in self.gates)
+        return not self.verdict.failed
 
 
 def retrain(
@@ -121,7 +123,7 @@ def retrain(
     if settings.training.refit:
         raise InvalidSettings("refit must be false: a challenger is judged on rows that taught it nothing")
     tell("load")
-    champion = load(champion_dir)
+    champion, of_champion = _champion(champion_dir)
     settings = with_holdout_of(champion, settings)
     labelled = load_tables(tables, settings.training.candidates) if tables else None
     _require_fair(champion, labelled)
@@ -140,21 +142,96 @@ def retrain(
 
     tell("gates")
     contest = _contest(champion, load(out), lessons, settings, time_ratio)
-    gates = judge(contest, settings.gates)
-    trained = with_gates(trained, champion.manifest.id, gates)
+    verdict = Verdict(judge(contest, settings.gates), replace(of_champion, holdout_sha256=contest.holdout_sha256))
+    return _reported(with_gates(trained, champion.manifest.id, verdict.gates), contest, verdict, lessons, votes)
+
+
+def judge_again(
+    champion_dir: Path,
+    challenger_dir: Path,
+    settings: Retraining,
+    *,
+    tables: Sequence[Path] = (),
+    log: Path | None = None,
+    since_unix_s: float = 0.0,
+    tell: Callable[[str], None] = lambda stage: None,
+    time_ratio: Callable[[Bundle, Bundle, Sequence[str]], float] | None = None,
+) -> Retrained:
+    """Put a bundle that is there through the gates against today's champion; nothing is fitted, its bytes stay.
+
+    Parameters
+    ----------
+    champion_dir, challenger_dir : Path
+    settings : Retraining
+    tables, log, since_unix_s, tell, time_ratio
+        As of :func:`retrain`.
+
+    Returns
+    -------
+    Retrained
+        Report and ``gates.json`` are written anew.
+
+    Raises
+    ------
+    TrainingError
+        As :func:`retrain`; and the two bundles did not hold out the same rows.
+    router.errors.BundleError
+        A bundle cannot be loaded.
+    """
+    tell("load")
+    (champion, of_champion), challenger = _champion(champion_dir), load(challenger_dir)
+    _require_same_holdout(champion, challenger)
+    settings = with_holdout_of(champion, settings)
+    labelled = load_tables(tables, settings.training.candidates) if tables else None
+    _require_fair(champion, labelled)
+    lessons, votes = _lessons(champion, labelled, log, since_unix_s, settings)
+    tell("gates")
+    contest = _contest(champion, challenger, lessons, settings, time_ratio)
+    verdict = Verdict(judge(contest, settings.gates), replace(of_champion, holdout_sha256=contest.holdout_sha256))
+    told = {"simulated": lessons.table.simulated, "champion": champion.manifest.id}
+    return _reported(Trained(challenger_dir, challenger.manifest, told), contest, verdict, lessons, votes)
+
+
+def _champion(folder: Path) -> tuple[Bundle, Opponent]:
+    # A link may be swapped in the meantime; one that leads nowhere is named as it was given.
+    folder = folder.resolve() if folder.is_dir() else folder
+    champion = load(folder)
+    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return champion, Opponent(champion.manifest.id, digest, "")
+
+
+def _reported(trained: Trained, contest: Contest, verdict: Verdict, lessons: Lessons, votes: Votes | None) -> Retrained:
     counts = {**(votes.counts if votes is not None else {}), **lessons.counts}
     keys = None if votes is None else votes.keys
-    report = write_report(trained, contest, gates, counts, keys)
-    return Retrained(trained, gates, report, counts, keys, figures(contest))
+    report = write_report(trained.directory, contest, verdict, counts, keys)
+    return Retrained(trained, verdict, report, counts, keys, figures(contest))
 
 
 def with_holdout_of(champion: Bundle, settings: Retraining) -> Retraining:
     """Return the settings with the seed and the shares that the champion's own holdout hangs on."""
-    config = champion.manifest.training.get("config")
-    if not isinstance(config, Mapping) or not isinstance(config.get("split"), Mapping):
+    found = _holdout_of(champion)
+    if found is None:
         return settings
-    shares = SplitSettings(**{name: float(share) for name, share in config["split"].items()})
-    return replace(settings, training=replace(settings.training, split=shares, seed=int(config["seed"])))
+    return replace(settings, training=replace(settings.training, split=found[0], seed=found[1]))
+
+
+def _holdout_of(bundle: Bundle) -> tuple[SplitSettings, int] | None:
+    """Return what a bundle's holdout hangs on; None where it does not say."""
+    config = bundle.manifest.training.get("config")
+    if not isinstance(config, Mapping) or not isinstance(config.get("split"), Mapping):
+        return None
+    return SplitSettings(**{name: float(share) for name, share in config["split"].items()}), int(config["seed"])
+
+
+def _require_same_holdout(champion: Bundle, challenger: Bundle) -> None:
+    """Refuse a challenger that may have learned from what it would be judged on."""
+    config = challenger.manifest.training.get("config")
+    is_refitted = isinstance(config, Mapping) and bool(config.get("refit"))
+    if is_refitted or _holdout_of(challenger) is None or _holdout_of(challenger) != _holdout_of(champion):
+        raise NotEnoughData(
+            f"{challenger.manifest.id} did not hold out the rows that {champion.manifest.id} did, so it may have "
+            "learned what it would be judged on: retrain"
+        )
 
 
 def n_new_votes(log: Path, champion: Bundle) -> int:
@@ -182,7 +259,7 @@ def _lessons(
     if log is None:
         return gather(labelled, None, None, champion, settings), None
     with DecisionLog(log) as opened:
-        votes = votes_of(opened, settings.feedback, since_unix_s)
+        votes = votes_of(opened, settings.feedback, since_unix_s, teaching(opened, champion, settings))
         return with_log_source(gather(labelled, opened, votes, champion, settings), votes, log.name), votes
 
 
@@ -190,6 +267,7 @@ def _taught(
     lessons: Lessons, labelled: OutcomeTable | None, votes: Votes | None, champion: Bundle, settings: Retraining
 ) -> Taught:
     provenance: dict[str, Any] = {"champion": champion.manifest.id}
+    certificates = champion.manifest.certificates
     if lessons.encoder is not None:
         provenance[N_TOPIC_COLUMNS] = lessons.n_topic_columns
     if votes is not None:
@@ -200,13 +278,14 @@ def _taught(
         }
     return Taught(
         weights=lessons.weights if lessons.is_logged.any() else None,
+        is_voted=lessons.is_logged,
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
-        presets={  # but for those that a certificate stood for, which the challenger has not got
+        presets={  # but for those that a promise stood for, which the challenger has not got
             name: policy
             for name, policy in champion.manifest.presets.items()
-            if name not in champion.manifest.certificates
+            if name not in certificates or certificates[name].abstained
         },
         provenance=provenance,
     )
@@ -241,6 +320,7 @@ def _contest(
         lessons.table.select(held),
         lessons.weights[held] if lessons.is_logged.any() else None,
         lessons.overlap(),
+        is_voted=lessons.is_logged[held],
         min_slice=settings.gates.min_slice,
         confidence=settings.gates.confidence,
         time_ratio=time_ratio,

@@ -1,4 +1,4 @@
-"""The command ``turnout retrain``: options in, the table of gates out.
+"""The commands ``turnout retrain`` and ``turnout gates``: options in, the table of gates out.
 
 Exit codes: 0 all gates passed, or nothing to do; 1 an error; 3 the challenger was refused.
 """
@@ -8,39 +8,41 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from training.command_errors import errors
+from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from training.gate_results import GateResult
     from training.retrain import Retrained
     from training.retrain_settings import Retraining
+    from training.versions import Store
 
 EXIT_REFUSED = 3
 _POLL_S = 60.0
-_PATH = click.Path(path_type=Path)
+_PATH, _FOLDER = click.Path(path_type=Path), click.Path(file_okay=False, path_type=Path)
 _Once = Callable[[Path, bool], bool]
 
 
 @click.command()
 @click.option("--champion", required=True, type=_PATH, help="The bundle that serves; a link to it will do.")
 @click.option("--out", required=True, type=_PATH, help="models/NAME/VERSION; with --watch models/NAME.")
-@click.option("--log", type=_PATH, help="An exported decision log with its feedback ('turnout log export').")
+@click.option("--log", type=_PATH, help="What 'turnout log export' made.")
 @click.option("--data", "tables", multiple=True, type=_PATH, help="Labelled table; may be given again.")
 @click.option("--config", type=_PATH, help="TOML: that of 'turnout train', with [retrain], [feedback], [gates].")
 @click.option("--encoder", type=click.Choice(["new", "champion"]), help="Over the configuration's.")
-@click.option("--since", metavar="DURATION", help="Only votes younger than this, as in 30d.")
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only votes from then on: 30d, or a UTC date.")
 @click.option("--min-new-labels", type=click.IntRange(min=0), help="Do nothing below so many new votes.")
 @click.option("--strict", is_flag=True, help="No key above its share of the feedback, even where keys are few.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
-@click.option("--directory", type=_PATH, help="Keep versions in this folder, without MLflow.")
+@click.option("--directory", type=_FOLDER, help="Keep versions in this folder, without MLflow.")
 @click.option("--no-tracking", is_flag=True, help="Register nowhere.")
 @click.option("--watch", "is_watching", is_flag=True, help="Stay, and retrain when a trigger says so.")
 @click.option("--when-new-labels", type=click.IntRange(min=1), help="Trigger of --watch.")
@@ -52,7 +54,7 @@ def retrain(
     tables: tuple[Path, ...],
     config: Path | None,
     encoder: str | None,
-    since: str | None,
+    since: Since | None,
     min_new_labels: int | None,
     strict: bool,
     overwrite: bool,
@@ -76,17 +78,13 @@ def retrain(
         from training.triggers import seconds_of
 
         settings = _over(read_retrain_settings(config), encoder, min_new_labels, strict)
-        span_s = None if since is None else seconds_of(since)
         every_s = None if every is None else seconds_of(every)
 
         def once(target: Path, replacing: bool) -> bool:
-            since_unix_s = 0.0
-            if span_s is not None:
-                since_unix_s = (datetime.now(UTC) - timedelta(seconds=span_s)).timestamp()
-            done = _run(champion, target, settings, tables, log, since_unix_s, replacing)
+            done = _run(champion, target, settings, tables, log, _since_unix_s(since), replacing)
             _show(done)
             if not no_tracking:
-                click.echo(_register(done, tracking_uri, directory, name))
+                click.echo(_registered(done, tracking_uri, directory, name))
             return done.is_passed
 
         if is_watching:
@@ -101,6 +99,59 @@ def retrain(
         passed = once(out, overwrite)
     if not passed:
         raise click.exceptions.Exit(EXIT_REFUSED)
+
+
+@click.command()
+@click.option("--champion", required=True, type=_PATH, help="The bundle that serves; a link to it will do.")
+@click.option("--bundle", required=True, type=_PATH, help="The challenger. Its report is written anew beside it.")
+@click.option("--log", type=_PATH, help="What 'turnout log export' made.")
+@click.option("--data", "tables", multiple=True, type=_PATH, help="Labelled table; may be given again.")
+@click.option("--config", type=_PATH, help="TOML: as of 'turnout retrain'.")
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only votes from then on: 30d, or a UTC date.")
+@click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
+@click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
+@click.option("--directory", type=_FOLDER, help="Keep versions in this folder, without MLflow.")
+@click.option("--no-tracking", is_flag=True, help="Register nowhere.")
+def gates(
+    champion: Path,
+    bundle: Path,
+    log: Path | None,
+    tables: tuple[Path, ...],
+    config: Path | None,
+    since: Since | None,
+    tracking_uri: str | None,
+    name: str,
+    directory: Path | None,
+    no_tracking: bool,
+) -> None:
+    """Put a bundle through the gates again, when the champion is another; nothing is trained.
+
+    Give it the data of its own training: what it held out judges it.
+    """
+    if log is None and not tables:
+        raise click.UsageError("give --log, --data or both")
+    with errors():
+        from training.retrain import judge_again
+        from training.retrain_settings import read_retrain_settings
+
+        settings = read_retrain_settings(config)
+        since_unix_s = _since_unix_s(since)
+        done = judge_again(
+            champion, bundle, settings, tables=tables, log=log, since_unix_s=since_unix_s, tell=_tell_stage
+        )
+        _show(done)
+        if not no_tracking:
+            click.echo(_registered(done, tracking_uri, directory, name))
+    if not done.is_passed:
+        raise click.exceptions.Exit(EXIT_REFUSED)
+
+
+def _since_unix_s(since: Since | None) -> float:
+    return 0.0 if since is None else since.at(time.time())
+
+
+def _tell_stage(stage: str) -> None:
+    click.echo(f"{stage} …", err=True)
 
 
 def _over(settings: Retraining, encoder: str | None, min_new_labels: int | None, strict: bool) -> Retraining:
@@ -133,7 +184,7 @@ def _run(
         log=log,
         since_unix_s=since_unix_s,
         overwrite=overwrite,
-        tell=lambda stage: click.echo(f"{stage} …", err=True),
+        tell=_tell_stage,
     )
 
 
@@ -168,19 +219,42 @@ def _watch(champion: Path, out: Path, log: Path, new_votes: int | None, every_s:
     watch(triggers, count, run, now=time.monotonic, sleep=time.sleep, poll_s=_POLL_S)
 
 
+def _registered(done: Retrained, tracking_uri: str | None, directory: Path | None, name: str) -> str:
+    """Put the challenger into a store; what took minutes is not lost where that fails."""
+    from training.errors import TrainingError
+    from training.gate_results import GATES_FILE
+
+    try:
+        return _register(done, tracking_uri, directory, name)
+    except TrainingError as exc:
+        bundle, gates_file = done.trained.directory, done.report / GATES_FILE
+        raise TrainingError(
+            f"{exc}. The challenger is written: 'turnout promote --bundle {bundle} --gates {gates_file}' registers and "
+            "promotes it"
+        ) from exc
+
+
 def _register(done: Retrained, tracking_uri: str | None, directory: Path | None, name: str) -> str:
     """Put the challenger into a store; return what to tell."""
-    gates: list[Mapping[str, object]] = [asdict(gate) for gate in done.gates]
-    bundle = done.trained.directory
+    from training.promotion import objection
+
+    rows: list[Mapping[str, object]] = [asdict(gate) for gate in done.verdict.gates]
+    bundle, opponent = done.trained.directory, done.verdict.opponent
+    store: Store
     if directory is not None:
         from training.directory_store import DirectoryStore
 
-        kept = DirectoryStore(directory).register(bundle, gates)
-        return f"kept as {kept.version} in {directory}"
-    from training.registry import register_challenger
+        store = DirectoryStore(directory)
+        kept = store.register(bundle, rows, opponent=opponent)
+        told = f"kept as {kept.version} in {directory}"
+    else:
+        from training.registry import MlflowStore
 
-    kept = register_challenger(bundle, done.report, gates, done.metrics, tracking_uri, name)
-    return f"registered as version {kept.version} of {name}, MLflow run {kept.run_id}"
+        store = MlflowStore(tracking_uri, name)
+        kept = store.register(bundle, rows, done.metrics, done.report, opponent=opponent)
+        told = f"registered as version {kept.version} of {name}, MLflow run {kept.run_id}"
+    problem = objection(store, store.version(kept.version)) if done.is_passed else None
+    return told + (f"; it cannot be promoted as it is: {problem}" if problem else "")
 
 
 def _show(done: Retrained) -> None:
@@ -199,14 +273,14 @@ def _show(done: Retrained) -> None:
     table = Table(title=f"{done.trained.manifest.id} against {done.trained.report['champion']}")
     for heading, justify in (("gate", "left"), ("", "left"), ("measured", "right"), ("bound", "right"), ("", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for gate in _shown(done.gates):
+    for gate in _shown(done.verdict.gates):
         mark = "[green]passed[/]" if gate.is_passed else "[bold red]REFUSED[/]"
         measured, bound = ("–" if value is None else f"{value:.4g}" for value in (gate.measured, gate.bound))
         table.add_row(gate.name, mark, measured, bound, gate.reason)
     console.print(table)
-    failed = [gate.name for gate in done.gates if not gate.is_passed]
-    verdict = f"refused by {', '.join(failed)}" if failed else f"all {len(done.gates)} gates passed"
-    console.print(f"{verdict}; wrote {done.trained.directory} and {done.report}", highlight=False)
+    failed = [gate.name for gate in done.verdict.failed]
+    verdict = f"refused by {', '.join(failed)}" if failed else f"all {len(done.verdict.gates)} gates passed"
+    console.print(f"{verdict}; the report is in {done.report}", highlight=False)
 
 
 def _shown(gates: Sequence[GateResult]) -> list[GateResult]:

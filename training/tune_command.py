@@ -7,6 +7,7 @@ Options in, words out; the work is in :mod:`training.tune`, :mod:`training.reado
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from training.command_errors import errors
+from training.since import Since, read_since
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,11 +38,17 @@ _GUARDS: tuple[Mapping[str, object], ...] = (
 
 
 @click.command()
-@click.option("--log", "log_path", type=_PATH, help="Folder that 'turnout log export' wrote.")
+@click.option("--log", "log_path", type=_PATH, help="What 'turnout log export' made.")
 @click.option("--quality", type=click.FloatRange(0, 1), help="Wanted: this mean quality at the least cost.")
 @click.option("--usd-per-1000", type=click.FloatRange(0, min_open=True), help="Wanted: the best quality for this.")
 @click.option("--on", default="auto", show_default=True, help="Which requests: auto, auto:PRESET or scenario:NAME.")
-@click.option("--kind", type=click.Choice(["threshold", "willingness_to_pay_usd"]), default="threshold")
+@click.option(
+    "--kind",
+    type=click.Choice(["threshold", "willingness_to_pay_usd"]),
+    default="threshold",
+    show_default=True,
+    help="Of setting.",
+)
 @click.option(
     "--by",
     type=click.Choice(["feedback", "labels", "predictions"]),
@@ -48,18 +56,24 @@ _GUARDS: tuple[Mapping[str, object], ...] = (
 )
 @click.option("--data", multiple=True, type=_PATH, help="Labelled table for --by labels; may be given again.")
 @click.option("--bundle", "bundle_path", type=_PATH, help="Folder of the logged bundle, for --by labels.")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Only the log's last so many days.")
+@click.option("--since", callback=read_since, metavar="WHEN", help="Only requests from then on: 30d, or a UTC date.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--start", metavar="NAME", help="Begin an experiment of this name: control against the proposal.")
-@click.option("--unit", type=click.Choice(["key", "user", "conversation"]), default="key", show_default=True)
+@click.option(
+    "--unit",
+    type=click.Choice(["key", "user", "conversation"]),
+    default="key",
+    show_default=True,
+    help="What stays with its arm.",
+)
 @click.option("--share", type=click.FloatRange(0, 1, True, True), default=0.5, show_default=True, help="Proposal's.")
 @click.option("--read", "read_name", metavar="NAME", help="Read an experiment out of the log.")
 @click.option("--plot", type=_PATH, help="With --read: the confidence sequences as PNG. Default: NAME.png.")
 @click.option("--promote", "promote_name", metavar="NAME", help="Give everything to one arm of an experiment.")
 @click.option("--arm", help="With --promote.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
-@click.option("--key-env", help="Environment variable that holds a key with admin = true.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, metavar="URL", help="Of the gateway.")
+@click.option("--key-env", metavar="VAR", help="Environment variable that holds a key with admin = true.")
 def tune(
     log_path: Path | None,
     quality: float | None,
@@ -69,7 +83,7 @@ def tune(
     by: str | None,
     data: tuple[Path, ...],
     bundle_path: Path | None,
-    days: float | None,
+    since: Since | None,
     as_json: bool,
     start: str | None,
     unit: str,
@@ -104,22 +118,19 @@ def tune(
             from training.tune import Wish
 
             assert log_path is not None
-            replay = _replay(log_path, on, days)
+            replay = _replay(log_path, on, since)
             source = _source(replay, log_path, by or ("labels" if data else "feedback"), data, bundle_path)
             found = _propose(replay, source, Wish(quality, usd_per_1000), kind, unit, as_json)
             if start is not None:
                 _start(start, found.proposal, on, unit, share, yes, url, key_env)
 
 
-def _replay(log_path: Path, on: str, days: float | None) -> Replay:
+def _replay(log_path: Path, on: str, since: Since | None) -> Replay:
     from training.decision_log import DecisionLog
     from training.replay import read_replay
 
     with DecisionLog(log_path) as log:
-        since = None
-        if days is not None:
-            since = float(log.query("SELECT max(time_unix_s) AS t FROM requests")["t"][0]) - days * 86_400
-        return read_replay(log, on=on, since_unix_s=since)
+        return read_replay(log, on=on, since_unix_s=None if since is None else since.at(time.time()))
 
 
 def _source(replay: Replay, log_path: Path, by: str, data: tuple[Path, ...], bundle_path: Path | None) -> QualitySource:
@@ -185,7 +196,7 @@ def _stops(found: Tuning) -> Table:
         table.add_row(
             name,
             _usd(stop.cost_usd),
-            f"{stop.cost_change_usd.value / found.cost_usd.value:+.0%}",
+            f"{stop.cost_change_usd.value / found.cost_usd.value:+.0%}" if found.cost_usd.value else "",
             "no overlap" if stop.quality is None else _share(stop.quality),
             f"{stop.changed_share:.0%}",
         )

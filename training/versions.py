@@ -17,7 +17,7 @@ from typing import Protocol
 
 from router.bundle import MANIFEST, load
 from training.errors import StoreDamaged
-from training.gate_results import GateResult
+from training.gate_results import Opponent, Verdict
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -71,6 +71,8 @@ class Change:
     reason : str or None
         Why a failed gate did not count, or why it was rolled back.
     failed_gates : tuple of str
+    is_stale : bool
+        The gates were judged against another champion than the former, or do not say against whom.
     """
 
     time: str
@@ -82,6 +84,7 @@ class Change:
     is_auto: bool = False
     reason: str | None = None
     failed_gates: tuple[str, ...] = ()
+    is_stale: bool = False
 
     def to_json(self) -> str:
         """Write it as one line."""
@@ -116,6 +119,12 @@ class Registered:
     is_challenger: bool
 
 
+#: What to do about a store without a version.
+HOW_TO_BEGIN = (
+    "the first champion comes by 'turnout promote --bundle BUNDLE --force REASON', a challenger by 'turnout retrain'"
+)
+
+
 class Store(Protocol):
     """Keeps versions, what their gates found, aliases, and a history.
 
@@ -133,6 +142,7 @@ class Store(Protocol):
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
         *,
+        opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
         """Add a version; it becomes the challenger, if asked, unless a gate failed."""
@@ -143,8 +153,8 @@ class Store(Protocol):
     def aliases(self) -> dict[str, str]:
         """Return alias to number."""
 
-    def gates(self, version: Version) -> tuple[GateResult, ...]:
-        """Return what its gates found; empty where none was judged."""
+    def verdict(self, version: Version) -> Verdict:
+        """Return what its gates found, and against whom; without gates where none was judged."""
 
     def fetch(self, version: Version, folder: Path) -> None:
         """Copy its bundle to a folder that does not exist yet."""

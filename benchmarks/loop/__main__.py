@@ -146,7 +146,7 @@ class Demo:
         self._lap("report and drift")
         self._write_questions()
         turnout(
-            "label", "--prompts", "fresh.jsonl", "--gateway", origin, "--key-env", "DEMO_LABELLER",
+            "label", "--prompts", "fresh.jsonl", "--url", origin, "--key-env", "DEMO_LABELLER",
             "--max-usd", "20", "--out", "labels-1",
         )  # fmt: skip
         self._lap("label")

@@ -82,7 +82,7 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_no_folder_is_named(tmp_path):
-    with pytest.raises(BundleMissing, match="not a folder"):
+    with pytest.raises(BundleMissing, match="no such folder"):
         bundle.load(tmp_path / "nowhere")
 
 

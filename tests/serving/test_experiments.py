@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from router import Policy
 from router.bundle import load as load_bundle
 from router.bundle import write
+from serving import experiments
 from serving.app import create_app
 from serving.emulated_faults import Fault
 from serving.emulator import EmulatorServer
@@ -280,7 +281,8 @@ async def test_a_reload_keeps_experiments_in_force(serve) -> None:
         assert [await gateway.arm_of(f"u{i}") for i in range(10)] == before
 
 
-async def test_a_guard_stops_an_arm_whose_provider_fails(serve) -> None:
+async def test_a_guard_stops_an_arm_whose_provider_fails(serve, monkeypatch) -> None:
+    monkeypatch.setattr(experiments, "LOOK_EVERY_S", 1e9)  # the guard acts when it is called here, and not before
     arms = [
         {"name": "control", "share": 0.4},
         {"name": "bad", "share": 0.4, "candidate": "small"},
@@ -288,7 +290,7 @@ async def test_a_guard_stops_an_arm_whose_provider_fails(serve) -> None:
     ]
     guards = [{"metric": "failures", "worse_by": 0.02}, {"metric": "quality", "worse_by": 0.1}]
     async with serve() as gateway:
-        definition = {**CHEAPER, "arms": arms, "guards": guards, "metric": "failures"}
+        definition = {**CHEAPER, "arms": arms, "guards": guards, "metric": "failures", "salt": "5" * 64}
         assert (await gateway.post("", definition)).status_code == 201
         users, n_bad = {}, 0
         for i in range(560):

@@ -164,7 +164,7 @@ def test_a_config_without_a_database_and_one_that_was_never_used_are_told(config
 def test_one_of_config_and_gateway_is_given(kept: Path, tmp_path: Path) -> None:
     file = tmp_path / "votes.csv"
     file.write_text("")
-    for options in ([], ["--config", str(kept), "--gateway", "http://x"], ["--config", str(kept), "--key-env", "K"]):
+    for options in ([], ["--config", str(kept), "--url", "http://x"], ["--config", str(kept), "--key-env", "K"]):
         assert CliRunner().invoke(feedback, ["import", str(file), *options]).exit_code == 2
 
 
@@ -208,7 +208,7 @@ async def test_through_a_running_gateway_in_batches(keep, tmp_path: Path, monkey
         names = [(await gateway.chat()).headers["x-request-id"] for _ in range(3)]
         file = tmp_path / "votes.csv"
         file.write_text("request_id,rating\n" + "".join(f"{name},0.5\n" for name in [*names, "req_0", names[0]]))
-        arguments = ["import", str(file), "--gateway", str(gateway.client.base_url)]
+        arguments = ["import", str(file), "--url", str(gateway.client.base_url)]
         done = await asyncio.to_thread(CliRunner().invoke, feedback, arguments)
         assert done.stdout == "5 rows: 3 kept, 1 unchanged, 1 unknown\n", done.output
         assert (done.exit_code, done.stderr.split(":")[0]) == (0, "line 5")

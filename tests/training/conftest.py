@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from routing_data.sample import generate
+from training.gate_results import Opponent
 from training.simulated_log import SimulatedLog, simulate, write_tables
 
 WHY = "needs the encoder extra (torch, sentence-transformers)"
@@ -27,6 +28,20 @@ n_resamples = 60
 @pytest.fixture(scope="session")
 def sample() -> Path:
     return SAMPLE
+
+
+@pytest.fixture(scope="session")
+def against():
+    """Return the function that names a store's champion as the opponent of new gates: (store) -> Opponent or None."""
+
+    def opponent(store):
+        champion = store.aliases().get("champion")
+        if champion is None:
+            return None
+        identity = store.version(champion).identity
+        return Opponent(identity.bundle, identity.manifest_sha256, "0" * 64)
+
+    return opponent
 
 
 @pytest.fixture(scope="session")

@@ -117,3 +117,10 @@ def test_a_damaged_file_a_wrong_column_and_bad_sql_are_clear_errors(tmp_path, lo
     (tmp_path / "requests" / "day=2026-11-04" / "z.parquet").write_bytes(b"PAR1 no PAR1")
     with pytest.raises(LogUnreadable, match="requests cannot be read"):
         DecisionLog(tmp_path).requests()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_column_is_there_once(small_log, name):
+    with DecisionLog(small_log.path) as log:
+        columns = list(log.query(f"SELECT * FROM {name} LIMIT 1").columns)
+    assert columns == [*(field.name for field in TABLES[name]), *(c for c in columns if c == "day")]

@@ -185,5 +185,7 @@ def test_the_command_prints_and_fails_where_it_is_asked_to(steady, shifted, tmp_
     assert document["is_shown"] and document["unit"] == "request"
     rows = {(row["measure"], row["candidate"], row["task"]): row for row in document["findings"]}
     assert rows["quality", "sample-medium", None]["change"]["since"].startswith("2026-11-09")
+    short = run(command, ["--log", str(steady.path), "--period", "1m"])
+    assert short.exit_code == 1 and "period must leave at most 1,000 periods, got 60 s" in short.output
     nowhere = run(command, ["--log", str(tmp_path / "nowhere")])
     assert nowhere.exit_code == 1 and "turnout log export" in nowhere.output

@@ -10,10 +10,11 @@ import pytest
 
 from router.bundle import load
 from routing_data import OutcomeTable, Source
+from routing_data.frames import id_of_text
 from training.decision_log import DecisionLog
 from training.errors import NotEnoughData
 from training.feedback import votes_of
-from training.lessons import HOLDOUT, digest, gather, with_log_source
+from training.lessons import HOLDOUT, digest, gather, teaching, with_log_source
 from training.retrain_settings import retraining_of
 
 START = 1_793_750_400.0
@@ -141,6 +142,18 @@ def test_sides_are_kept_as_the_log_grows(champion, logged):
     assert groups[text(7) + " please"] == groups[text(7)]
 
 
+def test_a_prompt_of_the_log_keeps_its_side_once_it_is_labelled(champion, logged):
+    rows = [(text(i), "small", float(i % 2)) for i in range(40)]
+    before = logged(rows, champion)
+    # What `turnout label --log` makes of it: no group is stated, so the id is the group.
+    ids = tuple(id_of_text(text(i)) for i in range(40))
+    labels = replace(labelled(40), prompt_ids=ids, groups=ids)
+    after = logged(rows, champion, labels)
+    sides = dict(zip(before.table.prompts, before.parts, strict=True))
+    assert len(set(before.parts)) > 1
+    assert [sides[prompt] for prompt in after.table.prompts] == after.parts.tolist()
+
+
 def test_votes_without_prompt_are_only_counted(champion, logged):
     rows = [("kept", "small", 1.0), (None, "small", 1.0), ("  ", "large", 0.0)]
     found = logged(rows, champion)
@@ -185,3 +198,27 @@ def test_nothing_to_learn_from_says_why(champion, logged):
 def test_labels_weigh_what_the_settings_say(champion, logged):
     found = logged([("vote", "small", 1.0)], champion, labelled(), {"label_weight": 2.5})
     assert (found.weights[:60] == 2.5).all() and found.weights[60, 2] == 1
+
+
+def test_a_key_has_no_more_than_its_share_of_what_can_teach(champion, log_tables, tmp_path):
+    rng = np.random.default_rng(0)
+    # One loud and three quiet keys let their prompts be kept; eight busy ones do not.
+    n_of = {"loud": 2_000, **{f"quiet-{i}": 100 for i in range(3)}, **{f"silent-{i}": 1_000 for i in range(8)}}
+    key = np.repeat(list(n_of), list(n_of.values()))
+    n = len(key)
+    ids = [f"r{i}" for i in range(n)]
+    plain = {"candidate": "small", "chosen": "small", "propensity": 1.0, "predicted_quality": 0.5}
+    amounts = {"input_tokens": 12, "output_tokens": 34, "cost_usd": 0.5}
+    asked = pd.DataFrame({"id": ids, "time_unix_s": START, "key": key, **plain, **amounts})
+    said = pd.DataFrame({"request_id": ids, "key": key, "score": rng.integers(0, 2, n) * 1.0, "time_unix_s": START + 9})
+    kept = asked[~asked["key"].str.startswith("silent")][["id", "time_unix_s"]].rename(columns={"id": "request_id"})
+    kept = kept.assign(level="content", prompt=[f"question {i}" for i in range(len(kept))], task="task")
+    log_tables(tmp_path / "LOG", requests=asked, feedback=said, retained=kept)
+    settings = retraining_of({}, "test")
+    with DecisionLog(tmp_path / "LOG") as log:
+        votes = votes_of(log, settings.feedback, among=teaching(log, champion, settings))
+        found = gather(None, log, votes, champion, settings)
+    is_loud = np.isin(found.table.prompt_ids, [f"log-{name}" for name in asked.loc[asked["key"] == "loud", "id"]])
+    assert len(is_loud) == 2_300 and found.counts["n_votes_without_prompt"] == 8_000
+    assert found.weights[is_loud].sum() / found.weights.sum() == pytest.approx(0.25)
+    assert votes.keys.set_index("key").loc["loud", "share"] == pytest.approx(0.25)

@@ -17,8 +17,9 @@ import pytest
 
 from router.bundle import load
 from training.errors import NoSuchVersion, PromotionRefused, StoreDamaged, TrackingFailed
+from training.gate_results import Opponent
 from training.promotion import promote, rollback
-from training.registry import MlflowStore, record, register_challenger
+from training.registry import MlflowStore, record
 from training.settings import read_settings
 from training.sync import Sync
 
@@ -82,7 +83,7 @@ def links(out: Path) -> dict[str, str]:
     return {path.name: load(path).manifest.id for path in out.iterdir() if path.is_symlink()}
 
 
-def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, write_tiny_bundle):
+def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, write_tiny_bundle, against):
     uri, artefacts = server
     report = tmp_path / "report"
     report.mkdir()
@@ -94,7 +95,8 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
 
     for number in "12":
         bundle = write_tiny_bundle(tmp_path / "made" / number, number)
-        made = register_challenger(bundle, report, [PASSED], {"naiq": 0.5, "worst": float("nan")}, uri)
+        metrics = {"naiq": 0.5, "worst": float("nan")}
+        made = store.register(bundle, [PASSED], metrics, report, opponent=against(store))
         assert (made.version, made.is_challenger) == (number, True)
         assert store.aliases()["challenger"] == number
         change = promote(store, approved_by="ada", is_auto=False)
@@ -106,6 +108,7 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     run = client.get_run(made.run_id)
     assert run.info.status == "FINISHED" and run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert run.data.metrics == {"naiq": 0.5} and run.data.tags["gates"] == "passed"
+    assert run.data.tags["judged_against"] == "tiny@1"
     held = {entry.path for folder in ("bundle", "report", None) for entry in client.list_artifacts(made.run_id, folder)}
     assert {"bundle/manifest.json", "report/curve.png", "gates.json"} <= held
 
@@ -121,12 +124,19 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     ]
     assert client.get_model_version("turnout", "1").tags["rollback.reason"] == "complaints"
 
+    # Judged against a champion that is none any more: the file of gates says so, through the server.
+    stale = store.register(
+        bundle, [PASSED], opponent=Opponent("tiny@0", "0" * 64, "0" * 64), as_challenger=False
+    ).version
+    with pytest.raises(PromotionRefused, match="tiny@2 was judged against tiny@0, and tiny@1 is champion now"):
+        promote(store, stale, approved_by="ada")
+
     # A version that failed is kept, with the reason; nothing moves.
     refused = store.register(write_tiny_bundle(tmp_path / "made" / "3", "3"), [PASSED, FAILED])
     assert not refused.is_challenger and store.aliases() == {"champion": "1"}
     with pytest.raises(PromotionRefused, match="calibration: too far off"):
         promote(store, refused.version, approved_by="ada", is_auto=True)
-    assert client.get_model_version("turnout", "3").tags["gates"] == "failed: calibration"
+    assert client.get_model_version("turnout", refused.version).tags["gates"] == "failed: calibration"
 
     # What is changed behind the registry's back is found out: the gates, then the bundle.
     (gates,) = artefacts.glob(f"*/{refused.run_id}/artifacts/gates.json")
@@ -147,7 +157,7 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     # Somebody else's version, of a bundle's name that is taken, or of none.
     client.create_model_version("turnout", run.info.artifact_uri, run_id=made.run_id)
     with pytest.raises(StoreDamaged, match="not been registered by turnout"):
-        store.version("4")
+        store.version("5")
     with pytest.raises(NoSuchVersion, match="champion = 1"):
         store.version("9")
     other = write_tiny_bundle(tmp_path / "other", "1")
@@ -183,10 +193,10 @@ def commands(tmp_path: Path) -> Path:
     return info.parent
 
 
-def test_mlflow_run_promotes_in_the_name_of_somebody(server, tmp_path, trained, commands):
+def test_mlflow_run_promotes_in_the_name_of_somebody(server, tmp_path, trained, commands, against):
     uri, _ = server
     store = MlflowStore(uri)
-    made = store.register(trained.directory, [PASSED])
+    made = store.register(trained.directory, [PASSED], opponent=against(store))
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": uri,

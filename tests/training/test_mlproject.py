@@ -32,7 +32,7 @@ def test_these_are_all():
 def test_an_entry_point_is_a_command_with_options_that_it_has(name, with_optional, tmp_path):
     (tmp_path / "it's here").touch()
     entry = entries()[name]
-    values = {"max_usd": "2.5", "gateway": "http://127.0.0.1:1", "key_env": "GATEWAY_KEY"}
+    values = {"max_usd": "2.5", "url": "http://127.0.0.1:1", "key_env": "GATEWAY_KEY"}
     given = {
         parameter: values.get(parameter, str(tmp_path / "it's here"))
         for parameter, what in entry.parameters.items()

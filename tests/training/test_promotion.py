@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from router.errors import BundleError
 from training.directory_store import DirectoryStore
 from training.errors import NoSuchVersion, PromotionRefused, StoreDamaged
-from training.gate_results import results_of
+from training.gate_results import Opponent, results_of
 from training.promotion import promote, rollback
 
 PASSED = {"name": "slices", "is_passed": True, "measured": 0.001, "bound": 0.02, "reason": ""}
@@ -25,10 +27,21 @@ def bundle(tmp_path: Path, write_tiny_bundle):
     return lambda version: write_tiny_bundle(tmp_path / "made" / version, version)
 
 
-def test_a_champion_is_promoted_rolled_back_once_and_every_change_is_remembered(store, bundle, tmp_path):
+@pytest.fixture
+def crown(store, bundle, against):
+    """Return the function that registers a version, judged against today's champion, and promotes it."""
+
+    def crowned(version: str):
+        made = store.register(bundle(version), [PASSED], opponent=against(store))
+        assert made.is_challenger
+        return promote(store, approved_by="ada")
+
+    return crowned
+
+
+def test_a_champion_is_promoted_rolled_back_once_and_every_change_is_remembered(store, crown, tmp_path):
     for version in "12":
-        assert store.register(bundle(version), [PASSED]).is_challenger
-        promote(store, approved_by="ada")
+        crown(version)
     assert store.aliases() == {"champion": "tiny@2", "previous": "tiny@1"}, "who was promoted waits no longer"
     # Relative, so that the folder may be mounted elsewhere.
     assert (tmp_path / "store" / "champion").readlink() == Path("versions/tiny@2")
@@ -69,6 +82,50 @@ def test_a_refused_version_leaves_the_challenger_alone(store, bundle):
     assert store.aliases() == {"challenger": "tiny@1"}
 
 
+def test_gates_against_another_champion_refuse_until_it_is_judged_again(store, bundle, crown, against):
+    crown("1")
+    waiting = store.register(bundle("3"), [PASSED], opponent=against(store)).version
+    crown("2")
+    stale = r"tiny@3 was judged against tiny@1, and tiny@2 is champion now: judge it again with 'turnout gates'"
+    for is_auto, force in ((False, None), (True, None), (True, "because")):
+        with pytest.raises(PromotionRefused, match=stale):
+            promote(store, waiting, approved_by="ada", is_auto=is_auto, force=force)
+    assert store.aliases()["champion"] == "tiny@2" and len(store.history()) == 2
+    # Back to the champion it was judged against, it may serve; and judged again, it may too.
+    rollback(store, by="ada")
+    assert promote(store, waiting, approved_by="ada").former == "tiny@1"
+    store.register(bundle("2"), [PASSED], opponent=against(store))
+    assert promote(store, approved_by="ada").former == "tiny@3"
+    assert [change.is_stale for change in store.history()] == [False] * 5
+
+
+def test_a_reason_promotes_in_spite_of_stale_gates_and_both_are_remembered(store, bundle, crown, against):
+    crown("1")
+    other = replace(against(store), manifest_sha256="f" * 64)
+    for version, opponent, words in (
+        ("2", None, "do not say against which champion they were judged, and tiny@1 is champion"),
+        ("3", other, r"against tiny@1, and tiny@1 is champion now \(manifest ffffffffffff, now [0-9a-f]{12}\)"),
+    ):
+        made = store.register(bundle(version), [PASSED], opponent=opponent)
+        with pytest.raises(PromotionRefused, match=words):
+            promote(store, made.version, approved_by="ada")
+    promote(store, made.version, approved_by="ada", force="they are alike")
+    assert [(c.reason, c.is_stale, c.failed_gates) for c in store.history()[1:]] == [("they are alike", True, ())]
+
+
+def test_a_file_of_gates_says_who_was_judged_against_whom_on_what(store, bundle):
+    opponent = Opponent("tiny@0", "a" * 64, "b" * 64)
+    made = store.register(bundle("1"), [PASSED], opponent=opponent)
+    path = Path(store.where) / "gates" / "tiny@1.json"
+    document = json.loads(path.read_text())
+    assert document["opponent"] == {"bundle": "tiny@0", "manifest_sha256": "a" * 64, "holdout_sha256": "b" * 64}
+    assert store.verdict(store.version(made.version)).opponent == opponent
+    for spoilt in ("tiny@0", {"bundle": "tiny@0"}, {"name": 1}):
+        path.write_text(json.dumps({**document, "opponent": spoilt}))
+        with pytest.raises(StoreDamaged, match="expected bundle, manifest_sha256, opponent, gates"):
+            promote(store, approved_by="ada", force="I insist")
+
+
 def test_without_gates_nothing_is_promoted_by_itself(store, bundle):
     store.register(bundle("1"), [])
     with pytest.raises(PromotionRefused, match="no gate was judged"):
@@ -77,12 +134,14 @@ def test_without_gates_nothing_is_promoted_by_itself(store, bundle):
     assert store.aliases() == {"champion": "tiny@1"}
 
 
-def test_bytes_that_changed_since_they_were_judged_are_not_promoted(store, bundle, tmp_path, write_tiny_bundle):
+def test_bytes_that_changed_since_they_were_judged_are_not_promoted(
+    store, bundle, tmp_path, write_tiny_bundle, against
+):
     store.register(bundle("1"), [PASSED])
     place = tmp_path / "store" / "versions" / "tiny@1"
     write_tiny_bundle(place, "1")  # the same bytes
     assert promote(store, approved_by="ada").version == "tiny@1"
-    store.register(bundle("2"), [PASSED])
+    store.register(bundle("2"), [PASSED], opponent=against(store))
     manifest = tmp_path / "store" / "versions" / "tiny@2" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"value": 0.75', b'"value": 0.10'))
     with pytest.raises(StoreDamaged, match="judged tiny@2"):
@@ -93,10 +152,9 @@ def test_bytes_that_changed_since_they_were_judged_are_not_promoted(store, bundl
     assert store.aliases()["champion"] == "tiny@1" and len(store.history()) == 1
 
 
-def test_a_rollback_to_a_damaged_bundle_moves_nothing(store, bundle, tmp_path):
+def test_a_rollback_to_a_damaged_bundle_moves_nothing(store, crown, tmp_path):
     for version in "12":
-        store.register(bundle(version), [PASSED])
-        promote(store, approved_by="ada")
+        crown(version)
     (tmp_path / "store" / "versions" / "tiny@1" / "quality.onnx").unlink()
     with pytest.raises(BundleError):
         rollback(store, by="ada")
@@ -143,6 +201,20 @@ def test_gates_may_come_as_numpy_scalars_and_not_finite(store, bundle):
 
     row = {"name": "a", "is_passed": np.bool_(True), "measured": np.float32(0.5), "bound": float("nan")}
     registered = store.register(bundle("1"), [row])
-    (gate,) = store.gates(store.version(registered.version))
+    (gate,) = store.verdict(store.version(registered.version)).gates
     assert (gate.is_passed, gate.measured, gate.bound) == (True, 0.5, None)
     json.loads((Path(store.where) / "gates" / "tiny@1.json").read_text())
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_champion_that_is_damaged_or_gone_can_be_replaced(store, bundle, tmp_path, is_gone):
+    for version in "12":
+        store.register(bundle(version), [PASSED])
+        if version == "1":
+            promote(store, approved_by="ada")
+    place = tmp_path / "store" / "versions" / "tiny@1"
+    shutil.rmtree(place) if is_gone else (place / "quality.onnx").unlink()
+    assert promote(store, approved_by="ada").former == "tiny@1"
+    assert store.aliases() == {"champion": "tiny@2"}, "there is nothing to go back to"
+    with pytest.raises(PromotionRefused, match="no previous champion"):
+        rollback(store, by="ada")

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from training.directory_store import DirectoryStore
-from training.gate_results import results_of, write_gates
+from training.gate_results import Verdict, results_of, write_gates
 from training.promotion_commands import promote, rollback, sync
 from training.versions import identity_of
 
@@ -64,15 +64,29 @@ def test_a_failed_gate_is_exit_3_with_the_reason_and_force_needs_words(store, bu
     assert store.history()[0].reason == "measured by hand"
 
 
-def test_auto_promotes_when_all_gates_passed_and_rollback_is_one_command(store, bundle):
+def test_auto_promotes_when_all_gates_passed_and_rollback_is_one_command(store, bundle, against):
     for version in "12":
-        store.register(bundle(version), [PASSED])
+        store.register(bundle(version), [PASSED], opponent=against(store))
         assert run(promote, "--challenger", "--auto", "--directory", store.where).exit_code == 0
     assert [(c.by, c.is_auto) for c in store.history()] == [("auto", True)] * 2
     back = run(rollback, "--directory", store.where, "--by", "ada", "--reason", "slow")
     assert back.exit_code == 0 and "champion is tiny@1 (version tiny@1) again; withdrawn: version tiny@2" in back.output
     again = run(rollback, "--directory", store.where, "--by", "ada")
     assert again.exit_code == 1 and "no previous champion" in again.output
+
+
+def test_stale_gates_are_exit_3_and_say_what_to_do(store, bundle, against):
+    store.register(bundle("1"), [PASSED])
+    assert run(promote, "--directory", store.where, "--auto").exit_code == 0
+    store.register(bundle("2"), [PASSED], opponent=against(store))
+    store.register(bundle("3"), [PASSED], opponent=against(store))
+    assert run(promote, "--directory", store.where, "--auto").exit_code == 0
+    there = ("--directory", store.where, "--version", "tiny@2")
+    refused = run(promote, *there, "--auto")
+    assert refused.exit_code == 3 and "judged against tiny@1, and tiny@3 is champion now" in refused.output
+    assert "turnout gates" in refused.output and "--force REASON" in refused.output
+    forced = run(promote, *there, "--yes", "--by", "ada", "--force", "known to be alike")
+    assert forced.exit_code == 0 and store.history()[-1].is_stale
 
 
 def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bundle):
@@ -87,7 +101,7 @@ def test_a_bundle_may_be_registered_and_promoted_at_once_with_a_reason(store, bu
 def test_a_bundle_may_bring_the_gates_that_judged_it_and_no_others(store, bundle, tmp_path):
     identity, other = identity_of(bundle("1")), identity_of(bundle("2"))
     for about, name in ((identity, "right.json"), (other, "wrong.json")):
-        (tmp_path / name).write_bytes(write_gates(about.bundle, about.manifest_sha256, results_of([PASSED])))
+        (tmp_path / name).write_bytes(write_gates(about.bundle, about.manifest_sha256, Verdict(results_of([PASSED]))))
     there = ("--directory", store.where, "--bundle", bundle("1"), "--auto")
     wrong = run(promote, *there, "--gates", tmp_path / "wrong.json")
     assert wrong.exit_code == 1 and "judged tiny@2" in wrong.output and store.aliases() == {}
@@ -139,3 +153,13 @@ def test_sync_ends_when_asked_to(empty, tmp_path):
     asking.join()
     assert result.exit_code == 0 and result.output.count("champion: nobody") == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_damaged_champion_does_not_keep_its_successor_out(store, bundle):
+    store.register(bundle("1"), [PASSED])
+    run(promote, "--directory", store.where, "--auto")
+    store.register(bundle("2"), [PASSED])
+    (Path(store.where) / "versions" / "tiny@1" / "quality.onnx").write_bytes(b"nonsense")
+    done = run(promote, "--directory", store.where, "--auto")
+    assert done.exit_code == 0, done.output
+    assert store.aliases() == {"champion": "tiny@2"}

@@ -90,6 +90,74 @@ def test_what_is_unknown_is_counted_and_in_no_sum(tmp_path, log_tables) -> None:
         assert later.whole.n == 1 and later.whole.saving == Estimate(None)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "counted_as"),
+    [
+        ("upstream_error", "n_failed"),
+        ("timeout", "n_failed"),
+        ("shed", "n_failed"),
+        ("shutting_down", "n_failed"),
+        ("gateway_error", "n_failed"),
+        ("client_disconnected", "n_of_caller"),
+        ("caller_error", "n_of_caller"),
+        ("caller_deadline", "n_of_caller"),
+        ("replayed", "n_replayed"),
+    ],
+)
+def test_only_what_a_provider_or_the_gateway_failed_at_has_failed(tmp_path, log_tables, outcome, counted_as) -> None:
+    rows = {"id": ["a", "b"], "time_unix_s": 0.0, "key": "k", "outcome": ["ok", outcome], "candidate": "small"}
+    with DecisionLog(log_tables(tmp_path / "LOG", requests=pd.DataFrame(rows))) as log:
+        whole = report(log, by=[]).whole
+    counts = {name: getattr(whole, name) for name in ("n_failed", "n_of_caller", "n_replayed")}
+    assert counts == {**dict.fromkeys(counts, 0), counted_as: 1} and whole.n_routed == 1
+
+
+def test_traffic_that_named_its_candidate_moves_spending_and_nothing_else(tmp_path, log_tables) -> None:
+    routed = pd.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(40)],
+            "time_unix_s": 0.0,
+            "key": "team",
+            "outcome": "ok",
+            "binding": "threshold",
+            "candidate": ["small", "large"] * 20,
+            "cost_usd": 1.0,
+            "reference_cost_usd": 2.0,
+            "predicted_quality": 0.8,
+        }
+    )
+    labels = routed.assign(
+        id=[f"l{i}" for i in range(40)],
+        key="labels",
+        binding="designated",
+        candidate="small",
+        cost_usd=5.0,
+        predicted_quality=0.1,
+    )
+    votes = pd.DataFrame(
+        {
+            "request_id": [*routed["id"], *labels["id"]],
+            "key": "team",
+            "source": "vote",
+            "score": [0.9] * 40 + [0.0] * 40,
+            "time_unix_s": 1.0,
+        }
+    )
+    for name, requests in (("alone", routed), ("both", pd.concat([routed, labels]))):
+        log_tables(tmp_path / name, requests=requests, feedback=votes)
+    with DecisionLog(tmp_path / "alone") as log:
+        alone = report(log)
+    with DecisionLog(tmp_path / "both") as log:
+        both = report(log)
+    assert both.whole.spend_usd == alone.whole.spend_usd + 200 and both.whole.n_designated == 40
+    for one, other in ((alone.whole, both.whole), *zip(alone.by["candidate"], both.by["candidate"][::-1], strict=True)):
+        assert one.label == other.label
+        for figure in ("share", "saving", "voted_quality", "predicted_of_voted", "predicted_quality", "n_voted"):
+            assert getattr(one, figure) == getattr(other, figure), figure
+    printed = CliRunner().invoke(command, ["--log", str(tmp_path / "both")])
+    assert "40 named their candidate: they are in no share, quality or saving" in printed.output
+
+
 def test_a_shadow_is_compared_with_the_policys_own_choices(tmp_path, log_tables) -> None:
     n = 100
     rows = pd.DataFrame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,14 @@ from click.testing import CliRunner
 
 from router.bundle import load
 from router.policy import choose
+from training.directory_store import DirectoryStore
 from training.errors import InvalidSettings, NotEnoughData
-from training.retrain import n_new_votes, retrain, with_holdout_of
+from training.promotion import promote
+from training.retrain import judge_again, n_new_votes, retrain, with_holdout_of
+from training.retrain_command import gates
 from training.retrain_command import retrain as command
 from training.retrain_settings import Retraining, read_retrain_settings, retraining_of
+from training.versions import identity_of
 
 #: As small as a training can be and still tell candidates apart.
 TINY = {
@@ -71,7 +76,9 @@ def test_the_command_makes_a_challenger_that_passes(champion, small_log, sample,
     assert page.startswith("# router@2 against router@1") and "gates passed" in page
     for name in ("cost_quality.png", "reliability.png"):
         assert (beside / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and name in page
-    assert json.loads((beside / "gates.json").read_text())["bundle"] == "router@2"
+    judged = json.loads((beside / "gates.json").read_text())
+    assert (judged["bundle"], judged["opponent"]["bundle"]) == ("router@2", "router@1")
+    assert judged["opponent"]["manifest_sha256"] == identity_of(champion).manifest_sha256
     assert (store / "challenger").resolve().name == "router@2"
 
     # All votes are known to it, so there is nothing to do for the next.
@@ -81,6 +88,21 @@ def test_the_command_makes_a_challenger_that_passes(champion, small_log, sample,
     done = CliRunner().invoke(command, [*again, "--min-new-labels", "1"])
     assert done.exit_code == 0 and "0 new votes; 1 are wanted: nothing done" in done.output
     assert not (tmp_path / "router" / "3").exists()
+
+    # The other way round: who was champion is judged against its successor, on the same rows, and its bytes stay.
+    former = shutil.copytree(champion, tmp_path / "router" / "1")
+    promote(DirectoryStore(store), approved_by="ada")
+    arguments = ["--champion", store / "champion", "--bundle", former, "--log", small_log.path, "--data", sample]
+    done = CliRunner().invoke(
+        gates, [*map(str, arguments), "--config", str(config), "--directory", str(store)], terminal_width=200
+    )
+    assert done.exit_code == 0 and "kept as router@1" in done.output, done.output
+    assert "router@1 against router@2" in done.output and "cannot be promoted" not in done.output
+    assert identity_of(former) == identity_of(champion)
+    again = json.loads((tmp_path / "router" / "1.report" / "gates.json").read_text())
+    assert (again["bundle"], again["opponent"]["bundle"]) == ("router@1", "router@2")
+    assert again["opponent"]["holdout_sha256"] == judged["opponent"]["holdout_sha256"]
+    assert promote(DirectoryStore(store), approved_by="ada").former == "router@2"
 
 
 def test_shuffled_labels_are_refused_with_exit_3_and_reasons(champion, sample, config, tmp_path):
@@ -129,8 +151,8 @@ def test_with_the_champions_encoder_rows_of_features_teach_too(champion, write_l
     challenger = load(tmp_path / "router" / "2")
     assert challenger.manifest.encoder_id == bundle.manifest.encoder_id
     # A log alone compares no candidates, so the dial stays the champion's.
-    kept = {n: p for n, p in bundle.manifest.presets.items() if n not in bundle.manifest.certificates}
-    assert challenger.manifest.presets == kept
+    promised = {name for name, found in bundle.manifest.certificates.items() if not found.abstained}
+    assert challenger.manifest.presets == {n: p for n, p in bundle.manifest.presets.items() if n not in promised}
     # And it has learned who is good on the whole; large and medium are nearly alike.
     said = dict(zip(challenger.manifest.names, challenger.predict(prompts[:400]).quality.mean(axis=0), strict=True))
     assert said["sample-nano"] < said["sample-small"] < min(said["sample-medium"], said["sample-large"])
@@ -146,6 +168,27 @@ def test_the_holdout_is_the_champions(champion):
     assert found.seed == 0 and (found.split.train, found.split.test) == (0.6, 0.2)
 
 
+def test_a_store_that_cannot_be_reached_loses_no_challenger(champion, sample, config, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bundle = shutil.copytree(champion, tmp_path / "router" / "1")
+    arguments = ["--champion", champion, "--bundle", bundle, "--data", sample, "--config", config]
+    done = CliRunner().invoke(gates, [*map(str, arguments), "--tracking-uri", "http://127.0.0.1:9"])
+    assert done.exit_code == 1 and "http://127.0.0.1:9 cannot be reached" in done.output
+    file = tmp_path / "router" / "1.report" / "gates.json"
+    assert f"'turnout promote --bundle {bundle} --gates {file}' registers" in done.output and file.is_file()
+
+
+def test_who_held_out_other_rows_is_not_judged_again(champion, sample, tmp_path):
+    from training.pipeline import train
+    from training.settings import settings_of
+
+    other = tmp_path / "router" / "9"
+    train([sample], other, settings_of({**TINY, "seed": 1}, "test"))
+    with pytest.raises(NotEnoughData, match="router@9 did not hold out the rows that router@1 did"):
+        judge_again(champion, other, Retraining(), tables=[sample])
+
+
 def test_what_cannot_be_is_said_at_once(champion, sample, tmp_path):
     with pytest.raises(InvalidSettings, match="refit must be false"):
         retrain(champion, tmp_path / "x", retraining_of({"refit": True}, "test"), tables=[sample])
@@ -159,6 +202,7 @@ def test_what_cannot_be_is_said_at_once(champion, sample, tmp_path):
         ("--log", "L", "--watch"): "--watch needs --log and a trigger",
         ("--log", "L", "--every", "24h"): "are triggers of --watch",
         ("--log", "L", "--watch", "--every", "soon"): "a duration must be a number above 0",
+        ("--log", "L", "--since", "soon"): "expected a duration as 30d or a UTC date as 2026-11-01, got 'soon'",
         ("--log", str(tmp_path / "none")): "there is no such folder",
     }
     for more, words in usage.items():

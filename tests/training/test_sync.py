@@ -19,16 +19,18 @@ PASSED = {"name": "slices", "is_passed": True}
 class Following:
     """A store, a directory that follows it, and what was said."""
 
-    def __init__(self, folder: Path, write_bundle) -> None:
+    def __init__(self, folder: Path, write_bundle, against) -> None:
         self.store = DirectoryStore(folder / "store")
         self.out = folder / "out"
         self.lines: list[str] = []
         self.sync = Sync(self.store, self.out, self.lines.append)
         self._made = folder / "made"
         self._write = write_bundle
+        self._against = against
 
     def challenge(self, version: str) -> None:
-        self.store.register(self._write(self._made / version, version), [PASSED])
+        bundle = self._write(self._made / version, version)
+        self.store.register(bundle, [PASSED], opponent=self._against(self.store))
 
     def links(self) -> dict[str, str]:
         return {path.name: load(path).manifest.id for path in self.out.iterdir() if path.is_symlink()}
@@ -39,8 +41,8 @@ class Following:
 
 
 @pytest.fixture
-def following(tmp_path, write_tiny_bundle) -> Following:
-    return Following(tmp_path, write_tiny_bundle)
+def following(tmp_path, write_tiny_bundle, against) -> Following:
+    return Following(tmp_path, write_tiny_bundle, against)
 
 
 def test_links_follow_the_aliases_forth_and_back(following):

@@ -154,6 +154,13 @@ def test_the_command_proposes(routed):
     assert document["proposal"]["cost_usd"]["value"] <= 0.0002
 
 
+def test_a_log_of_calls_that_cost_nothing_is_no_division_by_it(write_log, log_tables, tmp_path):
+    made = write_log(tmp_path / "made", n_requests=1_000)
+    log_tables(tmp_path / "LOG", requests=made.requests.assign(**BINDING, cost_usd=0.0), feedback=made.feedback)
+    said = run("--log", tmp_path / "LOG", "--quality", 0.5)
+    assert said.exit_code == 0 and "proposal: threshold = 0." in said.output, said.output
+
+
 def test_labels_need_the_logged_bundle(routed, trained, sample):
     said = run("--log", routed[0], "--quality", 0.8, "--data", sample)
     assert said.exit_code == 2 and "--data and --bundle" in said.output
@@ -250,14 +257,14 @@ def test_a_proposal_becomes_an_experiment_and_its_arm_everybodys_once_approved(r
 def test_who_is_no_admin_or_asks_for_what_is_not_there_is_told_so(gateway):
     asked = ("--promote", "ghost", "--arm", "x", "--yes", "--url", gateway)
     said = run(*asked)
-    assert said.exit_code == 1 and "/v1/experiments/ghost/promote: 40" in said.output
+    assert said.exit_code == 1 and "asks for a key with admin = true: name the variable" in said.output
     said = run(*asked, "--key-env", "ADMIN_KEY")
     assert said.exit_code == 1 and "404: no experiment is named 'ghost'" in said.output
 
 
 def test_a_gateway_that_is_not_there_or_a_key_that_is_not_set_is_said():
     said = run("--promote", "x", "--arm", "y", "--yes", "--url", "http://127.0.0.1:9")
-    assert said.exit_code == 1 and "cannot be reached: ConnectError" in said.output
+    assert said.exit_code == 1 and "no gateway answers at http://127.0.0.1:9 (ConnectError)" in said.output
     said = run("--promote", "x", "--arm", "y", "--yes", "--key-env", "NO_SUCH_KEY")
     assert said.exit_code == 1 and "NO_SUCH_KEY is not set" in said.output
 
@@ -312,6 +319,40 @@ def test_an_experiment_is_read_out_of_the_log(tried):
     assert len(found.times_unix_s) == 80 and found.n_units[-1] == sum(found.n_units_of.values()) == 1_200
     assert found.sample_ratio is not None and found.sample_ratio.p_value > 0.01
     assert not cost.difference.is_said[0]
+
+
+def test_users_who_come_after_an_arm_was_stopped_count_for_nobody(log_tables, tmp_path):
+    rng = np.random.default_rng(1)
+    n = 6_000
+    place = np.searchsorted([0.5, 0.75], rng.random(n), side="right")
+    arm = np.array(["control", "dear", "cheap"])[place]
+    # Half-way `dear` is stopped; what comes to it is the control's. Everything costs twice as much from then on.
+    is_late = np.arange(n) >= n // 2
+    asked = pd.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "time_unix_s": 1_793_750_400.0 + np.arange(n),
+            "key": "team",
+            "outcome": "ok",
+            "candidate": "small",
+            "cost_usd": 0.002 * np.where(is_late, 2, 1),
+            "total_s": 1.0,
+            "experiment": "three",
+            "arm": np.where(is_late & (arm == "dear"), "control", arm),
+            "arm_share": np.where(arm == "cheap", 0.25, np.where(is_late, 0.75, np.where(arm == "dear", 0.25, 0.5))),
+            "unit": [f"u{i}" for i in range(n)],
+        }
+    )
+    # Who came before goes on counting, and who is served by the control in the place of `dear` does not.
+    again = asked[: n // 2].assign(id=[f"s{i}" for i in range(n // 2)], time_unix_s=1_793_750_400.0 + n)
+    again["arm"] = again["arm"].where(again["arm"] != "dear", "control")
+    again["arm_share"] = np.where(again["arm"] == "control", 0.75, 0.25)
+    log_tables(tmp_path / "LOG", requests=pd.concat([asked, again]))
+    found = read_out(DecisionLog(tmp_path / "LOG"), "three")
+    assert found.n_units[-1] == n // 2
+    assert found.sample_ratio is not None and found.sample_ratio.p_value > 0.05
+    cost = next(trace for trace in found.traces if (trace.arm, trace.metric) == ("cheap", "cost_usd"))
+    assert cost.difference.value[-1] == pytest.approx(0.0, abs=1e-9), "alike at every moment, so alike"
 
 
 def test_the_read_out_is_a_table_and_a_picture(tried, tmp_path):

@@ -22,12 +22,14 @@ _SIMULATED = "answers are EMULATED: good for trying the program, not for judging
 
 @click.command()
 @click.option("--prompts", type=_FILE, help=".jsonl, .csv or .parquet: prompt or messages, grader, what it needs.")
-@click.option("--log", type=_FOLDER, help="In the place of a file: the prompts retained in an exported log.")
+@click.option(
+    "--log", type=_FOLDER, help="In the place of a file: the prompts that 'turnout log export' found retained."
+)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the table. The same again goes on.")
 @click.option("--max-usd", required=True, type=click.FloatRange(min=0), help="Of the folder's calls in all.")
-@click.option("--gateway", "url", metavar="URL", help="A gateway that runs.")
+@click.option("--url", metavar="URL", help="Of a gateway that runs.")
 @click.option("--config", type=_FILE, help="Start a gateway from this TOML file for the time of the run.")
-@click.option("--key-env", metavar="VAR", help="Variable that holds a key of the gateway.")
+@click.option("--key-env", metavar="VAR", help="Environment variable that holds a key of the gateway.")
 @click.option("--candidates", "globs", multiple=True, help="Glob of names; may be given again. Default: all.")
 @click.option("--grader", help="Of rows that name none: exact, numeric, regex, json_schema, code, similarity, judge.")
 @click.option("--judge", help="The candidate that judges.")
@@ -35,15 +37,21 @@ _SIMULATED = "answers are EMULATED: good for trying the program, not for judging
 @click.option(
     "--judge-checks", type=click.IntRange(min=0), default=50, show_default=True, help="Graded answers judged too."
 )
-@click.option("--similarity", default="chrf", show_default=True, help="Or encoder:FOLDER, sentence-transformers:MODEL.")
-@click.option("--max-output-tokens", type=click.IntRange(min=1), default=1024, show_default=True)
+@click.option(
+    "--similarity", default="chrf", show_default=True, help="chrf, encoder:FOLDER or sentence-transformers:MODEL."
+)
+@click.option("--max-output-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Of an answer.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="Default: not sent.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Calls at once.")
 @click.option(
     "--tries", type=click.IntRange(1, 10), default=3, show_default=True, help="Of a call that fails for a while."
 )
-@click.option("--timeout-s", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True)
-@click.option("--code-timeout-s", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True)
+@click.option(
+    "--timeout-s", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, help="Of a call."
+)
+@click.option(
+    "--code-timeout-s", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Of tested code."
+)
 @click.option("--name", default="", help="Of the data. Default: that of the folder.")
 def label(
     prompts: Path | None,
@@ -74,11 +82,12 @@ def label(
     if (prompts is None) == (log is None):
         raise click.UsageError("give one of --prompts and --log")
     if (url is None) == (config is None):
-        raise click.UsageError("give one of --gateway and --config")
+        raise click.UsageError("give one of --url and --config")
     from rich.console import Console
 
     from training.command_errors import errors
-    from training.labelling.settings import LabelSettings, key_in
+    from training.labelling.settings import LabelSettings
+    from training.settings import gateway_key
 
     console = Console()
     settings = LabelSettings(
@@ -100,7 +109,7 @@ def label(
     )
     try:
         with errors():
-            summary = _run(settings, prompts, log, url, config, key_in(key_env), console)
+            summary = _run(settings, prompts, log, url, config, gateway_key(key_env), console)
     except KeyboardInterrupt:
         click.echo(f"interrupted; what was answered is in {out}: the same command again goes on", err=True)
         raise SystemExit(130) from None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from training.errors import InvalidSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +62,3 @@ class LabelSettings:
     timeout_s: float = 300.0
     code_timeout_s: float = 10.0
     name: str = ""
-
-
-def key_in(variable: str | None) -> str | None:
-    """Return the key that an environment variable holds, None where no variable is named.
-
-    Raises
-    ------
-    InvalidSettings
-        It is not set.
-    """
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise InvalidSettings(f"--key-env {variable}: the variable is not set; expected a key of the gateway")
-    return key

@@ -3,7 +3,7 @@
 A version is a run: its artefacts are ``bundle/``, ``gates.json`` and ``report/``, its tags say which bundle it is and
 what the gates found. The hash of the manifest stands in the registry, the files in the artefact store, so neither can
 change alone unseen. The history is tags of the registered model, one a change.
-Entry points: :func:`register_challenger`, :class:`MlflowStore`.
+Entry point: :class:`MlflowStore`.
 """
 
 from __future__ import annotations
@@ -18,52 +18,26 @@ from typing import Any
 from router.bundle import MANIFEST
 from router.manifest import Manifest
 from training.errors import InvalidSettings, NoSuchVersion, StoreDamaged
-from training.gate_results import GATES_FILE, GateResult, read_gates, results_of, write_gates
+from training.gate_results import GATES_FILE, Opponent, Verdict, read_gates, results_of, write_gates
 from training.registry.runs import BUNDLE, log_run
 from training.registry.tracking import tracking_at
-from training.versions import ALIASES, CHALLENGER, Change, Identity, Registered, Version, check_identity, identity_of
+from training.versions import (
+    ALIASES,
+    CHALLENGER,
+    HOW_TO_BEGIN,
+    Change,
+    Identity,
+    Registered,
+    Version,
+    check_identity,
+    identity_of,
+)
 
 NAME = "turnout"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _BUNDLE_TAG, _MANIFEST_TAG, _GATES_TAG, _GATES_HASH_TAG = "bundle", "manifest_sha256", "gates", "gates_sha256"
+_OPPONENT_TAG = "judged_against"
 _HISTORY = "change."
-
-
-def register_challenger(
-    bundle_dir: Path,
-    artefacts_dir: Path | None,
-    gates: Iterable[Mapping[str, object]],
-    metrics: Mapping[str, float],
-    tracking_uri: str | None = None,
-    name: str = NAME,
-) -> Registered:
-    """Register a bundle; it becomes the challenger unless a gate failed.
-
-    Parameters
-    ----------
-    bundle_dir : Path
-    artefacts_dir : Path or None
-        A folder of report and plots.
-    gates : iterable of Mapping
-        Rows with the fields of :class:`training.gate_results.GateResult`.
-    metrics : Mapping of str to float
-    tracking_uri : str, optional
-        Default: what MLFLOW_TRACKING_URI names, else a SQLite file below the current folder.
-    name : str, default='turnout'
-        Of the registered model.
-
-    Returns
-    -------
-    Registered
-
-    Raises
-    ------
-    BundleError
-        The bundle does not load.
-    TrainingError
-        See :class:`MlflowStore`.
-    """
-    return MlflowStore(tracking_uri, name).register(bundle_dir, gates, metrics, artefacts_dir)
 
 
 class MlflowStore:
@@ -95,6 +69,7 @@ class MlflowStore:
         metrics: Mapping[str, float] | None = None,
         artefacts_dir: Path | None = None,
         *,
+        opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
         """Record a run and make it a version; it becomes the challenger unless a gate failed.
@@ -105,6 +80,8 @@ class MlflowStore:
         gates : iterable of Mapping
         metrics : Mapping of str to float, optional
         artefacts_dir : Path, optional
+        opponent : Opponent or None
+            Against whom the gates were judged.
         as_challenger : bool, default=True
             False leaves the challenger whoever it is.
 
@@ -121,14 +98,15 @@ class MlflowStore:
         TrackingFailed
             The store refuses or cannot be reached.
         """
-        results, identity = results_of(gates), identity_of(bundle_dir)
+        verdict, identity = Verdict(results_of(gates), opponent), identity_of(bundle_dir)
         manifest = Manifest.from_json((bundle_dir / MANIFEST).read_bytes())
-        failed = [gate.name for gate in results if not gate.is_passed]
-        gates_file = write_gates(identity.bundle, identity.manifest_sha256, results)
+        failed = [gate.name for gate in verdict.failed]
+        gates_file = write_gates(identity.bundle, identity.manifest_sha256, verdict)
         tags = {
             _BUNDLE_TAG: identity.bundle,
             _MANIFEST_TAG: identity.manifest_sha256,
-            _GATES_TAG: f"failed: {', '.join(failed)}" if failed else "passed" if results else "not judged",
+            _GATES_TAG: f"failed: {', '.join(failed)}" if failed else "passed" if verdict.gates else "not judged",
+            _OPPONENT_TAG: "" if opponent is None else opponent.bundle,
             _GATES_HASH_TAG: hashlib.sha256(gates_file).hexdigest(),
             "fingerprint": str(manifest.training.get("fingerprint", "")),
             "simulated": str(manifest.training.get("simulated", False)).lower(),
@@ -170,7 +148,7 @@ class MlflowStore:
                 for found in client.search_model_versions(f"name = '{self._name}'"):
                     if str(found.version) == number:
                         return self._version_of(found)
-        known = ", ".join(f"{alias} = {n}" for alias, n in aliases.items()) or "no alias"
+        known = ", ".join(f"{alias} = {n}" for alias, n in aliases.items()) or f"no alias: {HOW_TO_BEGIN}"
         raise NoSuchVersion(f"{self.where} has no version {wanted!r}; it has {known}")
 
     def aliases(self) -> dict[str, str]:
@@ -178,8 +156,8 @@ class MlflowStore:
         with self._tracking.client() as client:
             return self._aliases(client)
 
-    def gates(self, version: Version) -> tuple[GateResult, ...]:
-        """Return what its gates found; raises StoreDamaged where the file is not the one registered."""
+    def verdict(self, version: Version) -> Verdict:
+        """Return what its gates found, and against whom; raises StoreDamaged where the file has changed."""
         with self._tracking.client() as client, tempfile.TemporaryDirectory(prefix="turnout-") as scratch:
             path = Path(client.download_artifacts(version.run_id, GATES_FILE, scratch))
             data = path.read_bytes()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,8 @@ def test_a_gateway_of_its_own_labels_and_training_reads(tmp_path, monkeypatch):
     secret, sha256 = new_key()
     monkeypatch.setenv("KEY_FOR_LABELS", secret)
     out, config = tmp_path / "table", write_config(tmp_path / "turnout.toml")
-    config.write_text(config.read_text() + f'[[keys]]\nname = "labels"\nsha256 = "{sha256}"\n')
+    text = config.read_text().replace('database = ""', f'database = "{tmp_path}/records.sqlite"')
+    config.write_text(text + f'[[keys]]\nname = "labels"\nsha256 = "{sha256}"\nretention = "content"\n')
     options = ["--config", str(config), "--max-usd", "0.5", "--grader", "numeric", "--key-env", "KEY_FOR_LABELS"]
     prompts = write_prompts(tmp_path / "prompts.jsonl", 6)
     found = CliRunner().invoke(label, ["--prompts", str(prompts), "--out", str(out), *options])
@@ -83,6 +86,12 @@ def test_a_gateway_of_its_own_labels_and_training_reads(tmp_path, monkeypatch):
     assert (table.cost_usd > 0).all()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["judge"] is None and summary["candidates"][0]["quality"]["n"] == 6
+    # Labels are in the records, under their key, and nothing of their prompts is kept, whatever the key allows.
+    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as database:
+        records = database.execute("SELECT DISTINCT key, binding, retention, task FROM request").fetchall()
+        assert records == [("labels", "designated", "none", None)]
+        assert database.execute("SELECT count(*) FROM request").fetchone() == (12,)
+        assert database.execute("SELECT count(*) FROM retained").fetchone() == (0,)
     assert secret not in found.output
     assert not [path for path in out.iterdir() if secret.encode() in path.read_bytes()]
 
@@ -147,13 +156,13 @@ def test_a_gateway_that_does_not_start_says_why(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--gateway", "http://127.0.0.1:9"], "give one of --prompts and --log"),
-        (["--prompts", "PROMPTS"], "give one of --gateway and --config"),
-        (["--prompts", "PROMPTS", "--gateway", "http://127.0.0.1:9"], "no grader; expected one of exact, numeric"),
-        (["--prompts", "PROMPTS", "--gateway", "http://127.0.0.1:9", "--grader", "numeric"], "no gateway answers"),
-        (["--prompts", "PROMPTS", "--gateway", "x", "--key-env", "NO_SUCH_KEY_OF_OURS"], "the variable is not set"),
-        (["--prompts", "PROMPTS", "--gateway", "x", "--similarity", "bleu"], "--similarity bleu: expected chrf"),
-        (["--log", "nowhere", "--gateway", "x"], "there is no such folder"),
+        (["--url", "http://127.0.0.1:9"], "give one of --prompts and --log"),
+        (["--prompts", "PROMPTS"], "give one of --url and --config"),
+        (["--prompts", "PROMPTS", "--url", "http://127.0.0.1:9"], "no grader; expected one of exact, numeric"),
+        (["--prompts", "PROMPTS", "--url", "http://127.0.0.1:9", "--grader", "numeric"], "no gateway answers"),
+        (["--prompts", "PROMPTS", "--url", "x", "--key-env", "NO_SUCH_KEY_OF_OURS"], "NO_SUCH_KEY_OF_OURS is not set"),
+        (["--prompts", "PROMPTS", "--url", "x", "--similarity", "bleu"], "--similarity bleu: expected chrf"),
+        (["--log", "nowhere", "--url", "x"], "there is no such folder"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(tmp_path, options, words):
