@@ -252,6 +252,12 @@ BAD = {
 }
 
 
+async def test_a_place_that_cannot_be_looked_at_keeps_nobody_from_serving(start, pool_toml, tmp_path) -> None:
+    async with start(toml(tmp_path / ("x" * 300)) + pool_toml) as gateway:
+        assert (await gateway.chat()).status_code == 200
+        assert (await gateway.client.get("/v1/pool")).json()["shadow"]["problem"]
+
+
 @pytest.mark.parametrize("damage", BAD.values(), ids=BAD)
 async def test_a_bad_challenger_is_logged_and_the_champion_serves(start, pool_toml, rival, damage, caplog) -> None:
     damage(rival)
