@@ -132,7 +132,7 @@ def load(directory: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(directory)
     if not folder.is_dir():
-        raise BundleMissing(f"there is no bundle at {folder}: not a folder")
+        raise BundleMissing(f"there is no bundle at {folder}: {_no_folder(folder)}")
     manifest = Manifest.from_json(_read(folder / MANIFEST, MAX_MANIFEST_BYTES))
     if manifest.feature_schema != FEATURE_SCHEMA:
         raise BundleSchemaUnknown(
@@ -249,6 +249,13 @@ def _swap(scratch: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _no_folder(path: Path) -> str:
+    """Say why a path is no folder."""
+    if path.is_symlink() and not path.exists():
+        return f"the link leads to {os.readlink(path)}, which is not there"
+    return "not a folder" if path.exists() else "no such folder"
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -5,7 +5,7 @@ Entry points: :class:`ArmTotals`, :class:`Accumulator`. Fields are floats, or ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,15 @@ class ArmTotals:
             self.n_squares + other.n_squares,
             self.value_squares + other.value_squares,
             self.products + other.products,
+        )
+
+    def scaled(self, factor: float) -> ArmTotals:
+        """Return the totals of the metric times a factor, at least 0."""
+        return replace(
+            self,
+            value_sum=self.value_sum * factor,
+            value_squares=self.value_squares * factor * factor,
+            products=self.products * factor,
         )
 
     @property

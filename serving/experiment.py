@@ -53,9 +53,9 @@ def _open_share(most: float, *, is_closed: bool = False) -> tables.Check:
 def _moment(value: object) -> str:
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
         raise ValueError("a time such as 2026-12-24T18:00:00+01:00; without an offset UTC") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from router.sequences import LEAST_UNITS, ArmTotals, Interval, difference, interval, relative, sample_ratio
+from router.sequences import LEAST_UNITS, ArmTotals, difference, interval, relative, sample_ratio
 from serving.experiment import METRICS, Experiment, Guard
 
 #: Of the sample-ratio test at any look: rarer than this by chance is no chance.
@@ -204,26 +204,34 @@ def _difference(experiment: Experiment, arm: str, metric: str, own: ArmTotals, c
 
 def _judged(experiment: Experiment, guard: Guard, arm: str, own: ArmTotals, control: ArmTotals) -> GuardVerdict:
     alpha = experiment.alpha / (len(experiment.guards) * (len(experiment.arms) - 1))
-    is_share = guard.worse_by is None
-    found = (relative if is_share else difference)(own, control, alpha)
-    limit = guard.worse_by_share if guard.worse_by is None else guard.worse_by
-    assert limit is not None
     more_is_worse = METRICS[guard.metric]
+    limit = guard.worse_by
+    most = control
+    if limit is None:
+        # Against so many times the control's mean: a ratio says nothing of a mean at 0, though that may be the worst.
+        assert guard.worse_by_share is not None
+        share = guard.worse_by_share
+        limit, most = 0.0, control.scaled(1 + share if more_is_worse else 1 - share)
+    found = difference(own, most, alpha)
     beyond = found.low > limit if more_is_worse else found.high < -limit
     if not (_is_enough(experiment, own, control) and bool(beyond)):
         return GuardVerdict(arm, guard.metric, False)
-    return GuardVerdict(arm, guard.metric, True, _why(guard.metric, found, limit, is_share=is_share))
+    return GuardVerdict(arm, guard.metric, True, _why(guard, own, control, alpha))
 
 
-def _why(metric: str, found: Interval, limit: float, *, is_share: bool) -> str:
-    def said(number: float) -> str:
+def _why(guard: Guard, own: ArmTotals, control: ArmTotals, alpha: float) -> str:
+    found, is_share = difference(own, control, alpha), False
+    if guard.worse_by_share is not None and (ratio := relative(own, control, alpha)).is_said:
+        found, is_share = ratio, True
+
+    def said(number: float, *, is_share: bool) -> str:
         return f"{100 * number:+.3g} %" if is_share else f"{number:+.4g}"
 
-    allowed = limit if METRICS[metric] else -limit
-    return (
-        f"{metric} against the control: {said(float(found.value))} ({said(float(found.low))} to "
-        f"{said(float(found.high))}), where the guard allows {said(allowed)}"
-    )
+    value, low, high = (said(float(number), is_share=is_share) for number in (found.value, found.low, found.high))
+    limit = guard.worse_by_share if guard.worse_by is None else guard.worse_by
+    assert limit is not None
+    allowed = said(limit if METRICS[guard.metric] else -limit, is_share=guard.worse_by is None)
+    return f"{guard.metric} against the control: {value} ({low} to {high}), where the guard allows {allowed}"
 
 
 def _is_enough(experiment: Experiment, *totals: ArmTotals) -> bool:

@@ -80,6 +80,13 @@ class Watch:
         row : ExperimentRow
             As it is now: which arms are stopped, and since when it has ended.
         """
+        try:
+            return self._look(database, row)
+        except BaseException:
+            self._forget()  # what was added up half-way would be added up again
+            raise
+
+    def _look(self, database: sqlite3.Connection, row: ExperimentRow) -> Readout:
         database.execute("BEGIN")  # one snapshot: whatever vote is seen, its request is
         until = inf if row.ended_unix_s is None else row.ended_unix_s
         (newest,) = database.execute("SELECT coalesce(max(rowid), 0) FROM request").fetchone()

@@ -72,7 +72,11 @@ def import_(file: Path, config: Path | None, url: str | None, key_env: str | Non
                 import httpx
 
                 headers = {"authorization": f"Bearer {client_key(key_env)}"} if key_env else {}
-                client = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+                try:
+                    client = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+                except httpx.InvalidURL as error:
+                    message = f"--url {url}: {error}; expected one such as http://127.0.0.1:8080"
+                    raise click.ClickException(message) from error
                 target: Target = ThroughGateway(stack.enter_context(client))
             else:
                 target = IntoDatabase(load(config))
@@ -83,6 +87,8 @@ def import_(file: Path, config: Path | None, url: str | None, key_env: str | Non
             why = "interrupted"
     if n_shown > _N_SHOWN:
         click.echo(f"and {n_shown - _N_SHOWN} more", err=True)
+    if why and not summary.n_rows:
+        raise click.ClickException(why)
     parts = [f"{summary.counts[status]} {status}" for status in STATUSES if summary.counts[status]]
     click.echo(f"{summary.n_rows} rows: {', '.join(parts) or 'nothing to keep'}")
     if why:

@@ -184,12 +184,17 @@ class ThroughGateway:
                 pause_s = min(2 * pause_s, MOST_PAUSE_S)
             try:
                 response = self._client.post("/v1/feedback", json=body)
+            except httpx.UnsupportedProtocol:
+                why = "expected a URL such as http://127.0.0.1:8080"
+                break
             except httpx.TransportError as error:
-                why = type(error).__name__
+                why = f"{type(error).__name__}: start one with `turnout serve`, or say with --url where it is"
                 continue
             if response.status_code == 200:
                 return response.json()  # type: ignore[no-any-return]
             why = _said(response)
+            if response.status_code == 401:
+                why += "; name the variable that holds one: --key-env"
             if response.status_code not in (429, 503):
                 break
             pause_s = min(max(pause_s, _retry_after_s(response)), MOST_PAUSE_S)

@@ -207,8 +207,11 @@ class Inspection:
     def found(self) -> tuple[str, ...]:
         """Return the signs against an answer that has ended well."""
         if not self._is_complete and self._reader is not None and not self._is_over:
-            for event in self._reader.end():
-                self.see(event)  # of a provider that leaves out the last event
+            try:
+                for event in self._reader.end():
+                    self.see(event)  # of a provider that leaves out the last event
+            except Exception:
+                self._give_up()  # as above
         if not self._is_complete:
             return ()
         bad_words = self._wants_json and self._has_words and self._has_bad_words and not self._has_call
@@ -268,7 +271,9 @@ def _is_callable(opened: Opened, arguments: str, body: Mapping[str, object]) -> 
     schema = found[0]
     given = arguments_object(arguments)
     required = schema.get("required") if isinstance(schema, dict) else None
-    return given is not None and all(one in given for one in (required if isinstance(required, list) else ()))
+    # What is no name in a list of names is the caller's slip, and nobody can give it.
+    names = [one for one in required if isinstance(one, str)] if isinstance(required, list) else ()
+    return given is not None and all(name in given for name in names)
 
 
 def _offered(body: Mapping[str, object]) -> Iterator[tuple[str | None, object, object]]:

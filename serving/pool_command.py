@@ -59,7 +59,11 @@ def pool(url: str, key_env: str | None, once: bool, every: float) -> None:
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
     console = Console()
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+    try:
+        opened = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise click.ClickException(f"--url {url}: {error}; expected one such as http://127.0.0.1:8080") from error
+    with opened as client:
         view = _asked(client, url)
         if once:
             console.print(table_of(view))

@@ -60,7 +60,7 @@ def _of_scenario(name: str, arm: Arm) -> list[str]:
         return []
     ((key, value),) = given
     written = _quoted(value) if isinstance(value, str) else f"{value!r}"
-    return [f"[scenarios.{name}]", f"{key} = {written}  # in the place of its preset, threshold or candidate"]
+    return [f"[scenarios.{_quoted(name)}]", f"{key} = {written}  # in the place of its preset, threshold or candidate"]
 
 
 def _of_candidate(experiment: Experiment, candidate: str) -> list[str]:

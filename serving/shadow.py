@@ -161,8 +161,10 @@ class Shadow:
 
 
 def is_decided(decided: Decided) -> bool:
-    """Say whether a policy had a choice: nobody was named, and no turn was pending."""
-    history = decided.history
+    """Say whether a policy had a choice: nobody was named, by an experiment neither, and no turn was pending."""
+    history, entry = decided.history, decided.entry
+    if entry is not None and entry.setting.candidate is not None:
+        return False
     return decided.decision.policy.kind != "designated" and (history is None or not history.is_pending)
 
 

@@ -57,7 +57,7 @@ class Trial:
     ----------
     experiment : Experiment
     settings : Mapping of str to Setting
-        By arm.
+        By arm, of those that somebody comes to.
     salt : bytes or None
         None once it is promoted.
     halted : frozenset of str
@@ -94,7 +94,7 @@ class Trial:
         return Entry(experiment.name, arm.name, share, digest, self.settings[arm.name])
 
     def candidates(self) -> tuple[str, ...]:
-        """Return the candidates that its arms name; who may not use all of them takes no part."""
+        """Return the candidates that those arms name; who may not use all of them takes no part."""
         return tuple(setting.candidate for setting in self.settings.values() if setting.candidate is not None)
 
 

@@ -7,7 +7,7 @@ What cannot be made ready is left out whole: then nobody enters, on this replica
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +76,15 @@ def trial_of(row: ExperimentRow, state: State, shelf: BundleShelf) -> Trial:
         It acts on or sets what this state does not know, or a bundle is not what it was.
     """
     experiment = defined(json.loads(row.definition))
-    if problems := list(_unknown(experiment, state)):
+    # Of arms that nobody comes to any more nothing has to be there, such as a bundle that lost and was removed.
+    arms = {
+        i: arm
+        for i, arm in enumerate(experiment.arms)
+        if (arm.name not in row.halted if row.promoted is None else arm.name == row.promoted)
+    }
+    if problems := list(_unknown(experiment, arms, state)):
         raise refused(problems)
-    settings = {arm.name: _setting_of(i, arm, experiment.on, state, shelf) for i, arm in enumerate(experiment.arms)}
+    settings = {arm.name: _setting_of(i, arm, experiment.on, state, shelf) for i, arm in arms.items()}
     return Trial(experiment, settings, row.salt, frozenset(row.halted), row.promoted)
 
 
@@ -104,7 +110,7 @@ def in_force(
     return trials, problems
 
 
-def _unknown(experiment: Experiment, state: State) -> Iterable[str]:
+def _unknown(experiment: Experiment, arms: Mapping[int, Arm], state: State) -> Iterable[str]:
     """Say what of a definition this state does not know."""
     on = experiment.on
     scenario = state.scenarios.get(on.removeprefix(SCENARIO)) if on.startswith(SCENARIO) else None
@@ -112,7 +118,7 @@ def _unknown(experiment: Experiment, state: State) -> Iterable[str]:
         yield f"on = {on!r}: expected one of {', '.join(state.aliases)}"
     if experiment.unit == "conversation" and not state.settings.routing.conversations_keep_for_s:
         yield "unit = 'conversation': none is recognised while routing.conversations_keep_for_s is 0"
-    for i, arm in enumerate(experiment.arms):
+    for i, arm in arms.items():
         if arm.candidate is not None and arm.candidate not in state.candidates:
             yield f"arms.{i}.candidate = {arm.candidate!r}: expected one of {', '.join(state.candidates)}"
         elif arm.candidate is not None and scenario is not None and arm.candidate in scenario.ruled_out:

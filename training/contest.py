@@ -89,6 +89,13 @@ class Contest:
         return [name for name in self.champion.manifest.names if name not in self.challenger.manifest.names]
 
     @property
+    def missing_presets(self) -> list[str]:
+        """Presets of the champion that the challenger has not got; those it promises something of are certificates."""
+        certificates = self.champion.manifest.certificates
+        promised = {name for name, certificate in certificates.items() if not certificate.abstained}
+        return sorted(self.champion.manifest.presets.keys() - self.challenger.manifest.presets.keys() - promised)
+
+    @property
     def slice_names(self) -> list[str]:
         """Names of the slices, sorted."""
         return sorted(set(self.slices or ()))
@@ -142,10 +149,21 @@ class Contest:
         ]
         return min(tried, key=lambda found: found.low)
 
+    def quality_lost(self, candidate: str, other: str) -> Difference | None:
+        """Return by how much a candidate's mean quality is below another's where labels know both; None without one."""
+        names = self.old.candidates
+        if candidate not in names or other not in names:
+            return None
+        lost = self.old.quality[:, names.index(other)] - self.old.quality[:, names.index(candidate)]
+        known = np.flatnonzero(np.isfinite(lost) & (True if self.is_voted is None else ~self.is_voted))
+        groups = [self.old.groups[i] for i in known.tolist()]
+        return difference(lost[known], np.ones(len(known)), groups, self.confidence)
+
     @property
     def compares(self) -> bool:
-        """Whether some labelled row has every candidate's outcome and cost."""
-        return len(self.old.candidates) > 1 and bool(self.complete.any())
+        """Whether enough labelled rows for an interval have every candidate's outcome and cost."""
+        n_groups = len({self.old.groups[i] for i in np.flatnonzero(self.complete).tolist()})
+        return len(self.old.candidates) > 1 and n_groups >= _LEAST_GROUPS
 
     @property
     def complete(self) -> NDArray[np.bool_]:

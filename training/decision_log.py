@@ -172,7 +172,7 @@ class DecisionLog:
         try:
             return self._connection.execute(sql, list(parameters)).df()
         except duckdb.Error as exc:
-            raise LogUnreadable(f"{self.path}: {exc}") from exc
+            raise LogUnreadable(f"{self.path}: {_words(exc)}") from exc
 
     def _table(self, name: str, columns: Sequence[str] | None, since_unix_s: float | None) -> pd.DataFrame:
         known = [*(field.name for field in TABLES[name]), "day"]
@@ -215,7 +215,10 @@ class DecisionLog:
         files = sorted(str(path) for path in (self.path / name).glob("day=*/*.parquet") if path.name[0] not in "._")
         if not files:
             if name == "requests":
-                raise LogUnreadable(f"{self.path}: there is no request in it (requests/day=YYYY-MM-DD/*.parquet)")
+                raise LogUnreadable(
+                    f"{self.path}: there is no request in it (requests/day=YYYY-MM-DD/*.parquet): expected what "
+                    "'turnout log export' makes of a gateway that was asked something"
+                )
             empty = ", ".join(f'NULL::{field.kind} AS "{field.name}"' for field in fields)
             return f"SELECT {empty}, NULL::DATE AS day WHERE false"
         listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
@@ -225,7 +228,7 @@ class DecisionLog:
         try:
             found = {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
         except duckdb.Error as exc:
-            raise LogUnreadable(f"{self.path}: {name} cannot be read: {exc}") from exc
+            raise LogUnreadable(f"{self.path}: {name} cannot be read: {_words(exc)}") from exc
         missing = [field.name for field in fields if field.is_required and field.name not in found]
         if missing:
             raise LogUnreadable(f"{self.path}: {name} lacks the column {', '.join(missing)}; found {', '.join(found)}")
@@ -237,3 +240,8 @@ class DecisionLog:
             columns.append(value if same else f'CAST({value} AS {field.kind}) AS "{field.name}"')
         others = [f'"{column}"' for column in found if column not in {field.name for field in fields}]
         return f"SELECT {', '.join([*columns, *others])} FROM {source}"
+
+
+def _words(error: Exception) -> str:
+    """Return the first line; the others quote our own SQL."""
+    return str(error).splitlines()[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 from training.bundle_links import BundleLinks
 from training.errors import NoSuchVersion, StoreDamaged
 from training.gate_results import Opponent, Verdict, read_gates, results_of, write_gates
-from training.versions import ALIASES, CHALLENGER, Change, Registered, Version, identity_of
+from training.versions import ALIASES, CHALLENGER, HOW_TO_BEGIN, Change, Registered, Version, identity_of
 
 HISTORY_FILE, FOLLOWS_FILE = "promotions.jsonl", "follows.txt"
 
@@ -95,7 +95,8 @@ class DirectoryStore:
         bundle = self._links.pointed(wanted) if wanted in ALIASES else wanted
         there = sorted(path.name for path in self._links.folder("").glob("[!.]*@*"))
         if bundle is None or bundle not in there:
-            raise NoSuchVersion(f"{self.where} has no {wanted!r}; it has {', '.join(there) or 'no version'}")
+            it_has = ", ".join(there) or f"no version: {HOW_TO_BEGIN}"
+            raise NoSuchVersion(f"{self.where} has no {wanted!r}; it has {it_has}")
         return _version_of(self._links.folder(bundle))
 
     def aliases(self) -> dict[str, str]:

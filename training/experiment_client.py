@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from training.errors import GatewayRefused
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S, _NOTHING_THERE = 30.0, "nothing is served at this path"
 
 
 class Experiments:
@@ -48,7 +48,10 @@ class Experiments:
             with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
                 answer = client.request(method, where, json=body, headers=self._headers)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise GatewayRefused(f"{self._url}: the gateway cannot be reached: {type(exc).__name__}") from exc
+            raise GatewayRefused(
+                f"no gateway answers at {self._url} ({type(exc).__name__}): start one with `turnout serve`, or say "
+                "with --url where it is"
+            ) from exc
         try:
             said = answer.json()
         except ValueError:
@@ -57,4 +60,10 @@ class Experiments:
             return said
         error = said.get("error") if isinstance(said, dict) else None
         words = error.get("message") if isinstance(error, dict) else None
+        # Who is no admin is not told that there are experiments.
+        if answer.status_code == 401 or (answer.status_code == 404 and words == _NOTHING_THERE):
+            raise GatewayRefused(
+                f"the gateway at {self._url} asks for a key with admin = true: name the variable that holds it: "
+                "--key-env"
+            )
         raise GatewayRefused(f"{where}: {answer.status_code}: {words or 'no experiments are served here'}")

@@ -9,15 +9,18 @@ Entry point: :func:`votes_of`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from training.decision_log import DecisionLog
 from training.influence import capped, trust
 from training.retrain_settings import FeedbackSettings
+
+Mask = NDArray[np.bool_]
 
 _DAY_S = 86_400.0
 #: The last word of each key and source on each request, with the request where there is one.
@@ -48,7 +51,7 @@ class Votes:
     counts : Mapping of str to int
         What was used, and what was dropped for which reason.
     keys : pandas.DataFrame
-        A row per key: ``key, n_votes, trust, cap, share`` (of the weight, in the end).
+        A row per key: ``key, n_votes, trust, cap, share`` (of the weight of what is used, in the end).
     until_unix_s : float or None
         Time of the newest vote there is, used or not.
     """
@@ -59,7 +62,9 @@ class Votes:
     until_unix_s: float | None
 
 
-def votes_of(log: DecisionLog, settings: FeedbackSettings, since_unix_s: float = 0.0) -> Votes:
+def votes_of(
+    log: DecisionLog, settings: FeedbackSettings, since_unix_s: float = 0.0, among: Collection[str] | None = None
+) -> Votes:
     """Read the votes of a log and weigh them.
 
     Parameters
@@ -68,6 +73,9 @@ def votes_of(log: DecisionLog, settings: FeedbackSettings, since_unix_s: float =
     settings : FeedbackSettings
     since_unix_s : float, default=0
         Earlier votes are left out.
+    among : collection of str, optional
+        Requests whose votes will be used. Weights are scaled and capped over these, so that no key has more than its
+        share of what is used; the others help to tell whom to believe. Default: all.
 
     Returns
     -------
@@ -105,18 +113,19 @@ def votes_of(log: DecisionLog, settings: FeedbackSettings, since_unix_s: float =
     inverse[known] = 1 / votes["propensity"].to_numpy(dtype=np.float64)[known]
     counts["n_clipped"] = int((inverse > settings.clip).sum())
     inverse = np.minimum(inverse, settings.clip)
-    if known.any():
-        inverse[known] /= inverse[known].mean()
+    is_used = np.ones(len(votes), bool) if among is None else votes["request_id"].isin(among).to_numpy(dtype=bool)
+    if (known & is_used).any():
+        inverse[known] /= inverse[known & is_used].mean()
     votes["inverse"] = inverse * np.where(votes["source"] == "signal", settings.signal_weight, 1.0)
 
-    votes, keys = _influence(votes, is_choice.to_numpy(dtype=bool), settings)
+    votes, keys = _influence(votes, is_choice.to_numpy(dtype=bool), is_used, settings)
     votes = votes[votes["weight"] > 0]
     counts["n_weighed"] = len(votes)
     return Votes(_by_request(votes, settings.weight), counts, keys, until)
 
 
 def _influence(
-    votes: pd.DataFrame, is_choice: np.ndarray[tuple[int], np.dtype[np.bool_]], settings: FeedbackSettings
+    votes: pd.DataFrame, is_choice: Mask, is_used: Mask, settings: FeedbackSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Weigh each vote by what its key may say; return also a row per key."""
     keys = votes["key"].astype(str).tolist()
@@ -129,19 +138,19 @@ def _influence(
     believed |= dict.fromkeys(settings.trusted, 1.0)
     weight = votes["inverse"].to_numpy(np.float64) * np.array([believed[key] for key in keys])
     is_capped = ~votes["key"].isin(settings.trusted).to_numpy(dtype=bool)
-    caps = capped(
+    is_capped &= is_used
+    caps = dict.fromkeys(keys, 1.0) | capped(
         weight[is_capped],
         [k for k, c in zip(keys, is_capped, strict=True) if c],
         settings.share,
         is_strict=settings.is_strict,
     )
-    caps |= dict.fromkeys(settings.trusted, 1.0)
     votes = votes.assign(weight=weight * np.array([caps[key] for key in keys]))
-    total = max(float(votes["weight"].sum()), 1e-12)
-    of_key = votes.groupby("key", sort=True).agg(n_votes=("score", "size"), weight=("weight", "sum")).reset_index()
+    used = votes.assign(used=votes["weight"] * is_used).groupby("key", sort=True)
+    of_key = used.agg(n_votes=("score", "size"), used=("used", "sum")).reset_index()
     of_key["trust"] = [believed[key] for key in of_key["key"]]
     of_key["cap"] = [caps[key] for key in of_key["key"]]
-    of_key["share"] = of_key["weight"] / total
+    of_key["share"] = of_key["used"] / max(float(of_key["used"].sum()), 1e-12)
     return votes, of_key[["key", "n_votes", "trust", "cap", "share"]]
 
 

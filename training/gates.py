@@ -47,10 +47,13 @@ def _holdout(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     yield _at_most("holdout nearly repeated", share, settings.near_share, f"{found.n_near:,} are nearly taught")
 
 
-def _candidates(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+def _known_names(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
     missing = contest.missing
     lost = f"the challenger does not know {', '.join(missing)}" if missing else "it knows every candidate"
     yield _at_most("candidates", len(missing), 0, lost)
+    gone = contest.missing_presets
+    lost = f"the challenger has no preset {', '.join(gone)}" if gone else "it has every preset"
+    yield _at_most("presets", len(gone), 0, lost)
 
 
 def _loss(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
@@ -116,6 +119,8 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
             words = f"promises {own.goal} {own.level:g}; the champion {certificate.goal} {certificate.level:g}"
         elif own.confidence < certificate.confidence:
             words = f"confidence {own.confidence:g}; the champion {certificate.confidence:g}"
+        elif not _as_good(contest, own.anchor, certificate.anchor, settings.utility):
+            words = f"promises against {own.anchor}, not known to be as good as {certificate.anchor}, the champion's"
         else:
             yield GateResult(f"certificate {preset}", True, own.level, certificate.level, own.sentence())
             continue
@@ -126,6 +131,14 @@ def _certificates(contest: Contest, settings: GateSettings) -> Iterator[GateResu
             certificate.level,
             words,
         )
+
+
+def _as_good(contest: Contest, anchor: str, other: str, bound: float) -> bool:
+    """Say whether an anchor is not shown to be worse than another: a promise against a poor one promises little."""
+    if anchor == other:
+        return True
+    lost = contest.quality_lost(anchor, other)
+    return lost is not None and lost.low <= bound
 
 
 def _weaker(own: float, other: float, goal: str) -> bool:
@@ -146,7 +159,7 @@ def _n_bytes(bundle: Bundle) -> int:
 
 GATES: tuple[Gate, ...] = (
     _holdout,
-    _candidates,
+    _known_names,
     _loss,
     _loss_by_slice,
     _loss_by_candidate,

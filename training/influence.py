@@ -60,7 +60,8 @@ def capped(weights: Vector, keys: Sequence[str], share: float, *, is_strict: boo
         )
     if not is_strict:
         level = max(level, float(np.median(present)))
-    factors = np.minimum(1.0, level / np.maximum(totals, 1e-12))
+    factors = np.ones(len(totals))
+    np.divide(level, totals, out=factors, where=totals > level)
     return dict(zip(names.tolist(), factors.tolist(), strict=True))
 
 
@@ -69,15 +70,15 @@ def _level(totals: Vector, share: float) -> float:
     falling = np.sort(totals)[::-1]
     if falling[0] <= share * falling.sum():
         return float(falling[0])
-    rest = falling.sum()
-    for n_capped, total in enumerate(falling, 1):
-        rest -= total
+    # Summed from the smallest on: what a subtraction left of them would be noise of the largest.
+    rests = np.append(np.cumsum(falling[::-1])[::-1][1:], 0.0)
+    for n_capped, rest in enumerate(rests, 1):
         if share * n_capped >= 1:
             break
         # level = share · (n_capped · level + rest), of the keys below the level
         level = share * rest / (1 - share * n_capped)
         following = falling[n_capped] if n_capped < len(falling) else 0.0
-        if level >= following - 1e-12:
+        if level >= following * (1 - 1e-12):
             return float(level)
     # Exactly 1 / share keys can only all weigh the same.
     return float(falling[-1]) if len(falling) * share >= 1 - 1e-9 else 0.0

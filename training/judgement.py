@@ -71,7 +71,7 @@ def certified(
         By preset; empty where deciding cannot be measured.
     """
     pool = pool_of(rows)
-    anchor = int(np.argmax(np.nanmean(rows.quality[parts == "train"][:, pool], axis=0)))
+    anchor = int(np.argmax(_training_mean(rows, parts == "train")[pool]))
     test = rows.columns(pool).select(parts == "test")
     if len(pool) < 2 or not test.complete.any():
         return {}
@@ -103,15 +103,15 @@ def _judge_pool(
 
 
 def _training_mean(rows: Rows, train: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean quality per candidate; of weighted rows, those that compare candidates, where there are any.
+    """Mean quality per candidate; of weighted rows, over those that compare it with others, where there are any.
 
     A vote is on the answer that was chosen, and hard prompts go to good candidates: their means do not compare.
     """
-    if rows.weights is not None:
-        comparing = train & (np.isfinite(rows.quality).sum(axis=1) > 1)
-        known = np.isfinite(rows.quality[comparing]).any(axis=0)
-        train = comparing if known.all() else train
     mean: NDArray[np.float64] = np.nanmean(rows.quality[train], axis=0)
+    if rows.weights is not None:
+        comparing = rows.quality[train & (np.isfinite(rows.quality).sum(axis=1) > 1)]
+        known = np.isfinite(comparing).any(axis=0)
+        mean[known] = np.nanmean(comparing[:, known], axis=0)
     return mean
 
 

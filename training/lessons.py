@@ -2,8 +2,8 @@
 
 A prompt's side of the split hangs on its group alone. A prompt of the log that is one of a labelled table, or nearly,
 takes that one's group; others form groups of their own, named after the earliest, so that a side once taken is kept
-over retrainings. A prompt of the log that resembles labelled prompts on both sides of the holdout is left out. Entry
-point: :func:`gather`.
+over retrainings. A prompt of the log that resembles labelled prompts on both sides of the holdout is left out; so is
+a labelled one that is held out under another group. Entry points: :func:`gather`, :func:`teaching`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from router.bundle import Bundle
 from router.domain import Floats
 from routing_data import OutcomeTable, Source, split
+from routing_data.frames import id_of_text
 from training.decision_log import DecisionLog
 from training.duplicates import Overlap, near_pairs, normal, overlap
 from training.embed import embed
@@ -35,6 +36,10 @@ _RETAINED = """
 SELECT request_id, prompt, features, encoder, task FROM retained
 WHERE request_id IN (SELECT request_id FROM feedback)
 QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY time_unix_s DESC) = 1
+"""
+_TEACHING = """
+SELECT DISTINCT request_id FROM retained
+WHERE trim(coalesce(prompt, '')) <> '' OR (features IS NOT NULL AND encoder = ?)
 """
 _LOG, _FEATURES = "log-", "features:"
 
@@ -86,6 +91,12 @@ class _Logged:
     outcomes: pd.DataFrame
 
 
+def teaching(log: DecisionLog, champion: Bundle, settings: Retraining) -> set[str]:
+    """Return the requests whose prompt can teach: its text was retained, or its features by the encoder that stays."""
+    encoder_id = champion.manifest.encoder_id if settings.retrain.encoder == "champion" else None
+    return set(log.query(_TEACHING, [encoder_id])["request_id"])
+
+
 def gather(
     labelled: OutcomeTable | None,
     log: DecisionLog | None,
@@ -128,10 +139,13 @@ def gather(
             frame = frame[is_asked.to_numpy(dtype=bool)]
         logged = _logged(frame, log.query(_RETAINED), wanted, known, settings.retrain.min_votes, counts)
     if logged is None and labelled is None:
-        raise NotEnoughData(
-            "there is nothing to learn from: no labelled table, and no vote on a request whose prompt was retained "
-            f"({', '.join(f'{name} {n}' for name, n in counts.items())})"
-        )
+        why = "no vote: they come by POST /v1/feedback, or by 'turnout feedback import'"
+        if votes is not None and not votes.frame.empty:
+            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            why = (
+                f"no vote on a request whose prompt was kept ({told}): keys with retention = 'content' have theirs kept"
+            )
+        raise NotEnoughData(f"there is nothing to learn from: no labelled table, and {why}")
     features = None
     if kept is not None:
         features = _features(kept, labelled, logged)
@@ -220,14 +234,17 @@ def _features(kept: FittedEncoder, labelled: OutcomeTable | None, logged: _Logge
 def _groups(
     labelled: OutcomeTable | None, logged: _Logged | None, features: Floats | None, settings: Retraining
 ) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
-    """Return each row's group, and which rows would lie on both sides of the holdout."""
+    """Return each row's group, and which rows are left out, lest a prompt lies on both sides of the holdout."""
     stated = () if labelled is None else labelled.groups
     n_labelled = len(stated)
-    if logged is None:
-        return stated, np.zeros(n_labelled, bool)
     parts = split(stated, asdict(settings.training.split), settings.training.seed)
-    n_logged = len(logged.prompts)
     forms = [normal(prompt) for prompt in labelled.prompts] if labelled is not None else []
+    # What is held out stays so; of labelled rows it is the taught copy that goes.
+    held = {form for form, part in zip(forms, parts, strict=True) if part == HOLDOUT}
+    left_out = [part != HOLDOUT and form in held for form, part in zip(forms, parts, strict=True)]
+    if logged is None:
+        return stated, np.array(left_out, bool)
+    n_logged = len(logged.prompts)
     logged_forms = logged.prompts["form"].tolist()
     if features is not None:  # a row of features alone may be of a prompt that is there as text
         by_features: dict[str, str] = {}
@@ -250,8 +267,9 @@ def _groups(
         labelled_rows.setdefault(number[row], []).append(row)
 
     every_form = list(row_of)
+    texts = dict(zip(reversed(number[n_labelled:]), reversed(logged.prompts["prompt"].tolist()), strict=True))
     of_number: dict[int, tuple[str, bool]] = {}
-    groups, left_out = list(stated), [False] * n_labelled
+    groups = list(stated)
     for row in range(n_logged):
         own = number[n_labelled + row]
         if own not in of_number:
@@ -259,13 +277,19 @@ def _groups(
             touched = [labelled_row for member in members for labelled_row in labelled_rows.get(member, ())]
             straddles = len({parts[i] == HOLDOUT for i in touched}) > 1
             # Members are numbered in order of time, so the smallest is the earliest.
-            earliest = hashlib.blake2b(every_form[min(members)].encode("utf-8", "replace"), digest_size=8)
-            group = stated[min(touched)] if touched else _LOG + earliest.hexdigest()
+            group = stated[min(touched)] if touched else _own_group(texts.get(min(members)), every_form[min(members)])
             of_number.update(dict.fromkeys(members - labelled_rows.keys() | {own}, (group, straddles)))
         group, straddles = of_number[own]
         groups.append(group)
         left_out.append(straddles)
-    return tuple(groups), np.array(left_out)
+    return tuple(groups), np.array(left_out, bool)
+
+
+def _own_group(text: str | None, form: str) -> str:
+    """Name a group after its earliest prompt, as a table that states no group would: a label later moves nobody."""
+    if text:
+        return id_of_text(text)
+    return _LOG + hashlib.blake2b(form.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _cluster(start: int, near: dict[int, set[int]], labelled_rows: dict[int, list[int]]) -> set[int]:

@@ -135,8 +135,7 @@ def objection(store: Store, version: Version) -> str | None:
     -------
     str or None
     """
-    former = store.aliases().get(CHAMPION)
-    return _objection(version, store.verdict(version), store.version(former) if former else None)
+    return _objection(version, store.verdict(version), _standing(store, store.aliases().get(CHAMPION)))
 
 
 def verify(store: Store, version: Version) -> None:

@@ -25,7 +25,7 @@ from training.feedback import Votes, votes_of
 from training.fitted_encoder import N_TOPIC_COLUMNS
 from training.gate_results import Opponent, Verdict
 from training.gates import judge
-from training.lessons import HOLDOUT, Lessons, gather, with_log_source
+from training.lessons import HOLDOUT, Lessons, gather, teaching, with_log_source
 from training.measure import trained_on
 from training.pipeline import Taught, Trained, build
 from training.pipeline import load as load_tables
@@ -193,8 +193,8 @@ def judge_again(
 
 
 def _champion(folder: Path) -> tuple[Bundle, Opponent]:
-    # A link may be swapped in the meantime.
-    folder = folder.resolve()
+    # A link may be swapped in the meantime; one that leads nowhere is named as it was given.
+    folder = folder.resolve() if folder.is_dir() else folder
     champion = load(folder)
     digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     return champion, Opponent(champion.manifest.id, digest, "")
@@ -259,7 +259,7 @@ def _lessons(
     if log is None:
         return gather(labelled, None, None, champion, settings), None
     with DecisionLog(log) as opened:
-        votes = votes_of(opened, settings.feedback, since_unix_s)
+        votes = votes_of(opened, settings.feedback, since_unix_s, teaching(opened, champion, settings))
         return with_log_source(gather(labelled, opened, votes, champion, settings), votes, log.name), votes
 
 
@@ -267,6 +267,7 @@ def _taught(
     lessons: Lessons, labelled: OutcomeTable | None, votes: Votes | None, champion: Bundle, settings: Retraining
 ) -> Taught:
     provenance: dict[str, Any] = {"champion": champion.manifest.id}
+    certificates = champion.manifest.certificates
     if lessons.encoder is not None:
         provenance[N_TOPIC_COLUMNS] = lessons.n_topic_columns
     if votes is not None:
@@ -281,10 +282,10 @@ def _taught(
         encoder=lessons.encoder,
         features=lessons.features,
         prices=_prices(labelled, lessons.table, champion),
-        presets={  # but for those that a certificate stood for, which the challenger has not got
+        presets={  # but for those that a promise stood for, which the challenger has not got
             name: policy
             for name, policy in champion.manifest.presets.items()
-            if name not in champion.manifest.certificates
+            if name not in certificates or certificates[name].abstained
         },
         provenance=provenance,
     )

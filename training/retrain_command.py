@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 3
 _POLL_S = 60.0
-_PATH = click.Path(path_type=Path)
+_PATH, _FOLDER = click.Path(path_type=Path), click.Path(file_okay=False, path_type=Path)
 _Once = Callable[[Path, bool], bool]
 
 
@@ -42,7 +42,7 @@ _Once = Callable[[Path, bool], bool]
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
-@click.option("--directory", type=_PATH, help="Keep versions in this folder, without MLflow.")
+@click.option("--directory", type=_FOLDER, help="Keep versions in this folder, without MLflow.")
 @click.option("--no-tracking", is_flag=True, help="Register nowhere.")
 @click.option("--watch", "is_watching", is_flag=True, help="Stay, and retrain when a trigger says so.")
 @click.option("--when-new-labels", type=click.IntRange(min=1), help="Trigger of --watch.")
@@ -84,7 +84,7 @@ def retrain(
             done = _run(champion, target, settings, tables, log, _since_unix_s(since), replacing)
             _show(done)
             if not no_tracking:
-                click.echo(_register(done, tracking_uri, directory, name))
+                click.echo(_registered(done, tracking_uri, directory, name))
             return done.is_passed
 
         if is_watching:
@@ -110,7 +110,7 @@ def retrain(
 @click.option("--since", callback=read_since, metavar="WHEN", help="Only votes from then on: 30d, or a UTC date.")
 @click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, or a SQLite file in mlruns/.")
 @click.option("--name", default="turnout", show_default=True, help="Of the registered model.")
-@click.option("--directory", type=_PATH, help="Keep versions in this folder, without MLflow.")
+@click.option("--directory", type=_FOLDER, help="Keep versions in this folder, without MLflow.")
 @click.option("--no-tracking", is_flag=True, help="Register nowhere.")
 def gates(
     champion: Path,
@@ -141,7 +141,7 @@ def gates(
         )
         _show(done)
         if not no_tracking:
-            click.echo(_register(done, tracking_uri, directory, name))
+            click.echo(_registered(done, tracking_uri, directory, name))
     if not done.is_passed:
         raise click.exceptions.Exit(EXIT_REFUSED)
 
@@ -217,6 +217,21 @@ def _watch(champion: Path, out: Path, log: Path, new_votes: int | None, every_s:
 
     triggers = Triggers(new_votes, every_s)
     watch(triggers, count, run, now=time.monotonic, sleep=time.sleep, poll_s=_POLL_S)
+
+
+def _registered(done: Retrained, tracking_uri: str | None, directory: Path | None, name: str) -> str:
+    """Put the challenger into a store; what took minutes is not lost where that fails."""
+    from training.errors import TrainingError
+    from training.gate_results import GATES_FILE
+
+    try:
+        return _register(done, tracking_uri, directory, name)
+    except TrainingError as exc:
+        bundle, gates_file = done.trained.directory, done.report / GATES_FILE
+        raise TrainingError(
+            f"{exc}. The challenger is written: 'turnout promote --bundle {bundle} --gates {gates_file}' registers and "
+            "promotes it"
+        ) from exc
 
 
 def _register(done: Retrained, tracking_uri: str | None, directory: Path | None, name: str) -> str:

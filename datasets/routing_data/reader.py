@@ -85,6 +85,8 @@ def _load(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
 
 
 def _load_folder(path: Path) -> tuple[_Frames | None, tuple[Problem, ...]]:
+    if not (path / _PROMPTS).is_file():
+        raise UnreadableFile(path.name, f"a folder without {_PROMPTS}", f"one with {_PROMPTS} and {_OUTCOMES}")
     return check_folder(read_frame(path / _PROMPTS)[0], read_frame(path / _OUTCOMES)[0])
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tomllib
 from contextlib import closing
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import Policy
+from router.sequences import ArmTotals
 from serving import experiment_watch
 from serving.assignment import digest_of, place_of, user_of
 from serving.errors import InvalidRequest
-from serving.experiment import defined
-from serving.experiment_status import Readout
+from serving.experiment import METRICS, defined
+from serving.experiment_status import Readout, read_out
 from serving.promotion import permanent
 from serving.storage.experiments import ExperimentRow
 from serving.storage.writer import connect
@@ -85,6 +88,7 @@ def arms(**changes: object) -> list[dict[str, object]]:
         ({"alpha": 0}, "alpha", "at most 0.5"),
         ({"min_units": 1}, "min_units", "from 2"),
         ({"ends_at": "tomorrow"}, "ends_at", "2026-12-24"),
+        ({"ends_at": "9999-12-31T23:59:59-14:00"}, "ends_at", "2026-12-24"),
         ({"metric": "clicks"}, "metric", "cost_usd"),
     ],
 )
@@ -193,6 +197,7 @@ PRESETS = {"price": Policy("threshold", 0.5, "price"), "safe": Policy("fall_belo
         ("auto:quality", {"preset": "safe"}, {}),
         ("auto:quality", {"candidate": "small"}, {}),
         ("scenario:web", {"threshold": 0.6}, {"scenarios": {"web": {"threshold": 0.6}}}),
+        ("scenario:a.b/c", {"threshold": 0.6}, {"scenarios": {"a.b/c": {"threshold": 0.6}}}),
         ("scenario:web", {"candidate": "small"}, {"scenarios": {"web": {"candidate": "small"}}}),
     ],
 )
@@ -204,6 +209,36 @@ def test_the_lines_that_make_an_arm_permanent(on, sets, found) -> None:
         read["routing"]["presets"][preset] = (table["kind"], table["value"])
     assert read == found
     assert written.startswith("# x, arm b:") and (found or written.count("#") == 2), "what it cannot say it says so"
+
+
+@pytest.mark.parametrize(
+    ("guard", "control", "arm", "is_tripped"),
+    [
+        # What a control that never failed is to be multiplied by says nothing; that the arm fails does.
+        ({"metric": "failures", "worse_by_share": 0.2}, 0.0, 0.5, True),
+        ({"metric": "failures", "worse_by_share": 0.2}, 0.4, 0.8, True),
+        ({"metric": "failures", "worse_by_share": 1.2}, 0.4, 0.8, False),
+        ({"metric": "cost_usd", "worse_by_share": 0.2}, 0.0, 0.01, True),
+        ({"metric": "quality", "worse_by_share": 0.2}, 0.8, 0.5, True),
+        ({"metric": "quality", "worse_by_share": 0.5}, 0.8, 0.5, False),
+        ({"metric": "quality", "worse_by_share": 0.2}, 0.8, 0.0, True),
+        ({"metric": "failures", "worse_by": 0.2}, 0.0, 0.5, True),
+    ],
+)
+def test_a_guard_that_allows_a_share_holds_against_a_control_at_zero(guard, control, arm, is_tripped) -> None:
+    experiment = defined({**DEFINITION, "name": "x", "arms": ARMS, "guards": [guard]})
+
+    def of(mean: float) -> ArmTotals:
+        """Make 400 units of two requests, whose mean varies between them where it can."""
+        spread = min(mean, 1 - mean) * np.tile([-0.5, 0.5], 200)
+        return ArmTotals.of(np.full(400, 2.0), 2 * (mean + spread))
+
+    totals = {
+        name: dict.fromkeys(METRICS, of(mean)) for name, mean in zip(("control", "cheap"), (control, arm), strict=True)
+    }
+    (verdict,) = read_out(experiment, totals, [400, 400]).guards
+    assert verdict.is_tripped is is_tripped
+    assert "nan" not in verdict.why and "inf" not in verdict.why
 
 
 def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_path, monkeypatch) -> None:
@@ -238,3 +273,37 @@ def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_p
             database.execute("DELETE FROM request")
         put(10)
         assert (look().n_units, look().n_requests, look().is_full) == (10, 10, False)
+
+
+def test_a_look_that_fails_half_way_counts_nothing_twice(tmp_path) -> None:
+    experiment = defined({**DEFINITION, "name": "x"})
+    row = ExperimentRow("x", "auto", "", "running", SALT, {}, None, "", 0.0, None, 0.0)
+    with closing(connect(tmp_path / "turnout.sqlite")) as database:
+        with database:
+            database.executemany(
+                "INSERT INTO request (id, time_unix_s, key, requested_model, status, outcome, is_stream, candidate, "
+                "experiment, arm, unit) VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 'x', ?, ?)",
+                [(f"r{i}", ARMS[i % 2]["name"], f"u{i}") for i in range(400)],
+            )
+            database.executemany(
+                "INSERT INTO feedback VALUES (?, 'k', 'vote', 'rating', 1.0, NULL, NULL, 1)",
+                [(f"r{i}",) for i in range(400)],
+            )
+        watch = experiment_watch.Watch(experiment)
+        n_looks = 0
+        readout = None
+        while readout is None:
+            # A disk that gives up after so much work.
+            work = iter(range(2 * n_looks))
+            database.set_progress_handler(lambda: next(work, None) is None, 100)  # noqa: B023
+            n_looks += 1
+            try:
+                readout = watch.look(database, row)
+            except sqlite3.OperationalError:
+                continue
+            finally:
+                database.set_progress_handler(None, 0)
+                database.rollback()
+    assert n_looks > 20
+    assert (readout.n_units, readout.n_requests) == (400, 400)
+    assert [arm.metrics["quality"].n_requests for arm in readout.arms] == [200, 200]

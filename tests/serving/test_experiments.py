@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -526,6 +527,40 @@ async def test_a_bundle_that_lacks_the_preset_in_question_is_refused(
         assert {(await gateway.ask(f"u{i}", model=on)).status_code for i in range(8)} == {200}
 
 
+@pytest.mark.parametrize("change", ["promote", "stop"])
+async def test_an_arm_that_nobody_comes_to_any_more_holds_nothing_up(
+    serve, change, write_tiny_bundle, tmp_path
+) -> None:
+    write_tiny_bundle(tmp_path / "next", "2")
+    arms = [*({**arm, "share": 0.4} for arm in ARMS), {"name": "next", "share": 0.2, "bundle": "next"}]
+    async with serve() as gateway:
+        assert (await gateway.post("", {**CHEAPER, "arms": arms})).status_code == 201
+        arm = {"promote": "cheap", "stop": "next"}[change]
+        assert (await gateway.post(f"/cheaper/{change}", {"arm": arm})).status_code == 200
+    shutil.rmtree(tmp_path / "next")
+    async with serve() as gateway:
+        assert (await gateway.get("/cheaper")).json()["experiment"]["problem"] is None
+        came_to = {await gateway.arm_of(f"u{i}") for i in range(20)}
+        assert came_to == {"promote": {"cheap"}, "stop": {"control", "cheap"}}[change]
+
+
+async def test_who_may_not_use_a_losing_arms_candidate_gets_what_was_promoted(serve) -> None:
+    keys = KEYS.replace('name = "alice"', 'name = "alice"\nmodels = ["small", "medium"]')
+    arms = [{"name": "control", "share": 0.5, "candidate": "large"}, ARMS[1]]
+    async with serve(keys) as gateway:
+        boss, alice = ({"authorization": f"Bearer {secret}"} for secret in SECRETS.values())
+        await gateway.post("", {**CHEAPER, "arms": arms}, headers=boss)
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}
+
+        async def by_alice() -> str | None:
+            said = await gateway.client.post("/v1/chat/completions", json=body, headers=alice)
+            return said.headers.get("x-turnout-experiment")
+
+        assert await by_alice() is None
+        await gateway.post("/cheaper/promote", {"arm": "cheap"}, headers=boss)
+        assert await by_alice() == "cheaper/cheap"
+
+
 async def test_without_a_database_there_are_none(serve) -> None:
     async with serve(database="") as gateway:
         said = await gateway.post("", CHEAPER)
@@ -553,6 +588,11 @@ async def test_a_database_that_cannot_be_read_leaves_what_was_known(serve) -> No
 async def test_an_end_that_was_set_is_kept(serve) -> None:
     async with serve() as gateway:
         soon = time.time() + 1.0
+        # One that a newer program made holds up no other's end.
+        await gateway.post("", {**CHEAPER, "name": "newer", "on": "auto:price"})
+        with closing(sqlite3.connect(gateway.settings.database_path())) as database, database:
+            database.execute("UPDATE experiment SET definition = '{}', created_unix_s = 0")
+        await gateway.experiments.follow()
         definition = {
             **CHEAPER,
             "ends_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(soon)) + f"{soon % 1:.3f}"[1:],

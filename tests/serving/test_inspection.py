@@ -238,6 +238,35 @@ def test_tools_of_every_kind_are_known() -> None:
         assert looked_at("responses", body, answer(said), is_stream=True) == found, said
 
 
+@pytest.mark.parametrize("required", [[["city"]], [{}], [None], "city", {"city": 1}])
+async def test_a_schema_that_is_none_disturbs_no_answer(start, pool_toml, server_toml, required) -> None:
+    """What callers write as a schema is theirs: most providers take it, so an answer must not break on it here."""
+    server = server_toml.replace("emulated = true\n", 'emulated = true\napis = ["messages"]\n')
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "required": required}}}
+    async with start(pool_toml, server=server) as gateway:
+        for is_stream in (False, True):
+            gateway.provider.scripts.put("*", [{"calls": [{"name": "weather", "arguments": {"town": "Oslo"}}]}])
+            body = body_of("chat") | {"tools": [tool], "stream": is_stream}
+            response = await gateway.client.post(PATHS["chat"], json=body)
+            record = gateway.records.kept[-1]
+            assert (response.status_code, record.outcome, record.signals) == (200, "ok", None)
+    inspection = Inspection.of(CHAT, body_of("chat") | {"tools": [tool]})
+    begun = {"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    inspection.pass_by(chunk(begun))
+    inspection.pass_by(chunk(finish="tool_calls"))
+    assert inspection.found() == (), "without the last event"
+
+
+def test_bytes_that_are_no_text_are_not_judged() -> None:
+    inspection = Inspection.of(CHAT, body_of("chat", tools=True))
+    assert inspection is not None
+    begun = {"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    inspection.pass_by(chunk(begun))
+    inspection.pass_by(chunk({"index": 0, "function": {"arguments": "{?}"}}).replace(b"?", b"\xff"))
+    inspection.pass_by(chunk(finish="tool_calls"))
+    assert inspection.found() == ()
+
+
 def test_what_is_too_long_to_keep_is_not_judged_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     body = body_of("chat", tools=True)
     long = answer(call('{"town": "' + "x" * MOST_BYTES + '"}'))

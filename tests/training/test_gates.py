@@ -151,11 +151,13 @@ def test_overlap_volume_speed_and_missing_candidates_are_each_refused(bundle):
     task, truth, quality = world(rng, 60)
     same = said(rng, truth)
     lacking = replace_manifest(bundle, candidates=bundle.manifest.candidates[:2])
+    lacking = with_presets(lacking, balanced=("willingness_to_pay_usd", 0.05))
     found = contest(bundle, task, quality, same, same, challenger=lacking, overlap=Overlap(60, 2, 3), ratio=1.7)
     by_name = {gate.name: gate for gate in judge(found, SETTINGS)}
-    for name in ("holdout", "holdout repeated", "holdout nearly repeated", "candidates", "decision time"):
+    for name in ("holdout", "holdout repeated", "holdout nearly repeated", "candidates", "presets", "decision time"):
         assert not by_name[name].is_passed, name
     assert by_name["candidates"].reason == "the challenger does not know small"
+    assert by_name["presets"].reason == "the challenger has no preset price"
     assert by_name["decision time"].measured == 1.7 and by_name["decision time"].bound == 1.5
     assert by_name["size"].is_passed
 
@@ -174,13 +176,13 @@ def test_a_lost_or_weaker_certificate_is_refused(bundle):
     task, truth, quality = world(rng, 200)
     same = said(rng, truth)
 
-    def certified(level, abstained=False):
+    def certified(level, abstained=False, anchor="large"):
         certificate = Certificate(
             preset="safe",
             goal="fall_below",
             level=level,
             confidence=0.9,
-            anchor="large",
+            anchor=anchor,
             candidates=NAMES,
             prices=(None, None, None),
             method="by hand",
@@ -204,6 +206,10 @@ def test_a_lost_or_weaker_certificate_is_refused(bundle):
     assert "certificate safe" in names(promising, certified(0.08))
     assert "certificate safe" in names(promising, certified(0.05, abstained=True))
     assert "certificate safe" in names(promising, bundle)
+    # Hardly anything falls below the poorest candidate: that is no promise in the place of this one.
+    assert "certificate safe" in names(promising, certified(0.05, anchor="small"))
+    assert "certificate safe" in names(promising, certified(0.05, anchor="newcomer"))
+    assert "certificate safe" not in names(certified(0.05, anchor="small"), promising)
     assert "certificate safe" not in names(certified(0.05, abstained=True), bundle)
     met = replace(contest(bundle, task, quality, same, same), champion=promising)
     unasked = judge(met, replace(SETTINGS, certificates=False))
@@ -217,6 +223,16 @@ def test_without_rows_that_compare_nothing_is_said_of_deciding(bundle):
     found = judge(contest(bundle, task, quality, same, same, missing_cost=True), SETTINGS)
     words = "not measured: too few held-out answers that these presets would have chosen"
     assert {gate.reason for gate in found if gate.name.startswith("utility")} == {words}
+
+
+def test_a_handful_of_rows_that_compare_leave_deciding_to_the_votes(bundle):
+    rng = np.random.default_rng(0)
+    found, _ = votes_only(bundle, rng, lambda old: np.clip(1 - old, 0, 1))
+    by_votes = [name for name in refused(found) if name.startswith("utility")]
+    assert by_votes
+    for own in (found.old, found.new):
+        own.quality[:4], own.cost_usd[:4] = 0.5, COSTS
+    assert [name for name in refused(found) if name.startswith("utility")] == by_votes
 
 
 def votes_only(bundle, rng, spoil):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from router.bundle import load
-from routing_data import OutcomeTable, Source
+from routing_data import OutcomeTable, Source, split
+from routing_data.frames import id_of_text
 from training.decision_log import DecisionLog
 from training.errors import NotEnoughData
 from training.feedback import votes_of
-from training.lessons import HOLDOUT, digest, gather, with_log_source
+from training.lessons import HOLDOUT, digest, gather, teaching, with_log_source
 from training.retrain_settings import retraining_of
+from training.settings import Settings
 
 START = 1_793_750_400.0
 WORDS = ("river", "engine", "castle", "needle", "garden", "lantern", "saddle", "mirror", "button", "ladder", "anchor")
@@ -128,6 +130,24 @@ def test_a_prompt_near_to_both_sides_of_the_holdout_is_left_out(champion, logged
     assert found.counts["n_straddling"] == 1 and not found.is_logged.any()
 
 
+@pytest.mark.parametrize("has_log", [False, True])
+def test_a_labelled_prompt_that_is_held_out_under_another_group_does_not_teach(champion, logged, has_log):
+    table = labelled()
+    parts = split(table.groups, asdict(Settings().split), Settings().seed)
+    held, taught = np.flatnonzero(parts == HOLDOUT)[:5], np.flatnonzero(parts == "train")[:5]
+    prompts = list(table.prompts)
+    for one, other in zip(held, taught, strict=True):
+        prompts[other] = prompts[one].upper() + " "  # another table has it in capitals
+    table = replace(table, prompts=tuple(prompts))
+    if has_log:
+        found = logged([("its own", "small", 1.0)], champion, table)
+    else:
+        found = gather(table, None, None, champion, retraining_of({}, "test"))
+    assert found.counts["n_straddling"] == 5 and found.overlap().n_same == 0
+    assert {f"p{i}" for i in held} < set(found.table.prompt_ids)
+    assert not {f"p{i}" for i in taught} & set(found.table.prompt_ids)
+
+
 def test_sides_are_kept_as_the_log_grows(champion, logged):
     rows = [(text(i), "small", float(i % 2)) for i in range(40)]
     first = logged(rows[:20], champion)
@@ -139,6 +159,18 @@ def test_sides_are_kept_as_the_log_grows(champion, logged):
     assert sides[text(3) + " please"] == sides[text(3)]
     groups = dict(zip(second.table.prompts, second.table.groups, strict=True))
     assert groups[text(7) + " please"] == groups[text(7)]
+
+
+def test_a_prompt_of_the_log_keeps_its_side_once_it_is_labelled(champion, logged):
+    rows = [(text(i), "small", float(i % 2)) for i in range(40)]
+    before = logged(rows, champion)
+    # What `turnout label --log` makes of it: no group is stated, so the id is the group.
+    ids = tuple(id_of_text(text(i)) for i in range(40))
+    labels = replace(labelled(40), prompt_ids=ids, groups=ids)
+    after = logged(rows, champion, labels)
+    sides = dict(zip(before.table.prompts, before.parts, strict=True))
+    assert len(set(before.parts)) > 1
+    assert [sides[prompt] for prompt in after.table.prompts] == after.parts.tolist()
 
 
 def test_votes_without_prompt_are_only_counted(champion, logged):
@@ -178,10 +210,37 @@ def test_a_candidate_nobody_knows_needs_enough_votes(champion, logged):
 
 
 def test_nothing_to_learn_from_says_why(champion, logged):
-    with pytest.raises(NotEnoughData, match="no labelled table, and no vote on a request whose prompt was retained"):
+    with pytest.raises(
+        NotEnoughData,
+        match=r"no labelled table, and no vote on a request whose prompt was kept .* retention = 'content'",
+    ):
         logged([(None, "small", 1.0)], champion)
 
 
 def test_labels_weigh_what_the_settings_say(champion, logged):
     found = logged([("vote", "small", 1.0)], champion, labelled(), {"label_weight": 2.5})
     assert (found.weights[:60] == 2.5).all() and found.weights[60, 2] == 1
+
+
+def test_a_key_has_no_more_than_its_share_of_what_can_teach(champion, log_tables, tmp_path):
+    rng = np.random.default_rng(0)
+    # One loud and three quiet keys let their prompts be kept; eight busy ones do not.
+    n_of = {"loud": 2_000, **{f"quiet-{i}": 100 for i in range(3)}, **{f"silent-{i}": 1_000 for i in range(8)}}
+    key = np.repeat(list(n_of), list(n_of.values()))
+    n = len(key)
+    ids = [f"r{i}" for i in range(n)]
+    plain = {"candidate": "small", "chosen": "small", "propensity": 1.0, "predicted_quality": 0.5}
+    amounts = {"input_tokens": 12, "output_tokens": 34, "cost_usd": 0.5}
+    asked = pd.DataFrame({"id": ids, "time_unix_s": START, "key": key, **plain, **amounts})
+    said = pd.DataFrame({"request_id": ids, "key": key, "score": rng.integers(0, 2, n) * 1.0, "time_unix_s": START + 9})
+    kept = asked[~asked["key"].str.startswith("silent")][["id", "time_unix_s"]].rename(columns={"id": "request_id"})
+    kept = kept.assign(level="content", prompt=[f"question {i}" for i in range(len(kept))], task="task")
+    log_tables(tmp_path / "LOG", requests=asked, feedback=said, retained=kept)
+    settings = retraining_of({}, "test")
+    with DecisionLog(tmp_path / "LOG") as log:
+        votes = votes_of(log, settings.feedback, among=teaching(log, champion, settings))
+        found = gather(None, log, votes, champion, settings)
+    is_loud = np.isin(found.table.prompt_ids, [f"log-{name}" for name in asked.loc[asked["key"] == "loud", "id"]])
+    assert len(is_loud) == 2_300 and found.counts["n_votes_without_prompt"] == 8_000
+    assert found.weights[is_loud].sum() / found.weights.sum() == pytest.approx(0.25)
+    assert votes.keys.set_index("key").loc["loud", "share"] == pytest.approx(0.25)

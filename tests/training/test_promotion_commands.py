@@ -153,3 +153,13 @@ def test_sync_ends_when_asked_to(empty, tmp_path):
     asking.join()
     assert result.exit_code == 0 and result.output.count("champion: nobody") == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_damaged_champion_does_not_keep_its_successor_out(store, bundle):
+    store.register(bundle("1"), [PASSED])
+    run(promote, "--directory", store.where, "--auto")
+    store.register(bundle("2"), [PASSED])
+    (Path(store.where) / "versions" / "tiny@1" / "quality.onnx").write_bytes(b"nonsense")
+    done = run(promote, "--directory", store.where, "--auto")
+    assert done.exit_code == 0, done.output
+    assert store.aliases() == {"champion": "tiny@2"}

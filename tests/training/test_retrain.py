@@ -151,8 +151,8 @@ def test_with_the_champions_encoder_rows_of_features_teach_too(champion, write_l
     challenger = load(tmp_path / "router" / "2")
     assert challenger.manifest.encoder_id == bundle.manifest.encoder_id
     # A log alone compares no candidates, so the dial stays the champion's.
-    kept = {n: p for n, p in bundle.manifest.presets.items() if n not in bundle.manifest.certificates}
-    assert challenger.manifest.presets == kept
+    promised = {name for name, found in bundle.manifest.certificates.items() if not found.abstained}
+    assert challenger.manifest.presets == {n: p for n, p in bundle.manifest.presets.items() if n not in promised}
     # And it has learned who is good on the whole; large and medium are nearly alike.
     said = dict(zip(challenger.manifest.names, challenger.predict(prompts[:400]).quality.mean(axis=0), strict=True))
     assert said["sample-nano"] < said["sample-small"] < min(said["sample-medium"], said["sample-large"])
@@ -166,6 +166,17 @@ def test_the_holdout_is_the_champions(champion):
     )
     found = with_holdout_of(load(champion), settings).training
     assert found.seed == 0 and (found.split.train, found.split.test) == (0.6, 0.2)
+
+
+def test_a_store_that_cannot_be_reached_loses_no_challenger(champion, sample, config, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bundle = shutil.copytree(champion, tmp_path / "router" / "1")
+    arguments = ["--champion", champion, "--bundle", bundle, "--data", sample, "--config", config]
+    done = CliRunner().invoke(gates, [*map(str, arguments), "--tracking-uri", "http://127.0.0.1:9"])
+    assert done.exit_code == 1 and "http://127.0.0.1:9 cannot be reached" in done.output
+    file = tmp_path / "router" / "1.report" / "gates.json"
+    assert f"'turnout promote --bundle {bundle} --gates {file}' registers" in done.output and file.is_file()
 
 
 def test_who_held_out_other_rows_is_not_judged_again(champion, sample, tmp_path):

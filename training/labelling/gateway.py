@@ -57,14 +57,17 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         """Open connections when they are needed."""
-        self._client = httpx.AsyncClient(
-            base_url=self._url,
-            headers=self._headers,
-            timeout=httpx.Timeout(self._timeout_s, connect=10.0, pool=None),
-            limits=httpx.Limits(max_connections=self._n_connections),
-            # A proxy of the environment is for the network, and the key is for this gateway.
-            trust_env=False,
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=self._url,
+                headers=self._headers,
+                timeout=httpx.Timeout(self._timeout_s, connect=10.0, pool=None),
+                limits=httpx.Limits(max_connections=self._n_connections),
+                # A proxy of the environment is for the network, and the key is for this gateway.
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise GatewayFailed(f"{self._url}: {error}; expected one such as http://127.0.0.1:8080") from error
         return self
 
     async def __aexit__(
@@ -84,9 +87,14 @@ class Gateway:
         try:
             reply = await self._client.get("/v1/pool")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise GatewayFailed(f"{self._url}: no gateway answers ({type(error).__name__})") from error
+            raise GatewayFailed(
+                f"no gateway answers at {self._url} ({type(error).__name__}): start one with `turnout serve`, say with "
+                "--url where it is, or have one started with --config"
+            ) from error
         if reply.status_code in (401, 403):
-            raise GatewayFailed(f"{self._url} does not know this key: name a variable that holds one with --key-env")
+            raise GatewayFailed(
+                f"the gateway at {self._url} asks for a key: name the variable that holds one: --key-env"
+            )
         try:
             rows = reply.json()["candidates"] if reply.status_code == 200 else None
             if isinstance(rows, list):

@@ -21,7 +21,17 @@ from training.errors import InvalidSettings, NoSuchVersion, StoreDamaged
 from training.gate_results import GATES_FILE, Opponent, Verdict, read_gates, results_of, write_gates
 from training.registry.runs import BUNDLE, log_run
 from training.registry.tracking import tracking_at
-from training.versions import ALIASES, CHALLENGER, Change, Identity, Registered, Version, check_identity, identity_of
+from training.versions import (
+    ALIASES,
+    CHALLENGER,
+    HOW_TO_BEGIN,
+    Change,
+    Identity,
+    Registered,
+    Version,
+    check_identity,
+    identity_of,
+)
 
 NAME = "turnout"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -138,7 +148,7 @@ class MlflowStore:
                 for found in client.search_model_versions(f"name = '{self._name}'"):
                     if str(found.version) == number:
                         return self._version_of(found)
-        known = ", ".join(f"{alias} = {n}" for alias, n in aliases.items()) or "no alias"
+        known = ", ".join(f"{alias} = {n}" for alias, n in aliases.items()) or f"no alias: {HOW_TO_BEGIN}"
         raise NoSuchVersion(f"{self.where} has no version {wanted!r}; it has {known}")
 
     def aliases(self) -> dict[str, str]:

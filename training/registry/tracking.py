@@ -18,6 +18,8 @@ from training.settings import tracking_of_environment, with_mlflow_defaults
 
 DEFAULT_STORE = Path("mlruns") / "mlflow.db"
 EXPERIMENT = "turnout"
+#: Of MLflow's own message, the words of urllib3.
+_UNREACHED = "Max retries exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Tracking:
             except (MlflowException, RequestException) as exc:
                 # The cause would repeat the address as it was given.
                 said = str(exc).replace(self.uri, self.where)
+                if isinstance(exc, RequestException) or _UNREACHED in said:
+                    raise TrackingFailed(
+                        f"the tracking store {self.where} cannot be reached: start it, or name another with "
+                        "--tracking-uri"
+                    ) from None
                 raise TrackingFailed(f"the tracking store {self.where} refused: {said}") from None
 
     @contextmanager
