@@ -2,8 +2,8 @@
 
 A prompt's side of the split hangs on its group alone. A prompt of the log that is one of a labelled table, or nearly,
 takes that one's group; others form groups of their own, named after the earliest, so that a side once taken is kept
-over retrainings. A prompt of the log that resembles labelled prompts on both sides of the holdout is left out. Entry
-point: :func:`gather`.
+over retrainings. A prompt of the log that resembles labelled prompts on both sides of the holdout is left out; so is
+a labelled one that is held out under another group. Entry points: :func:`gather`, :func:`teaching`.
 """
 
 from __future__ import annotations
@@ -234,14 +234,17 @@ def _features(kept: FittedEncoder, labelled: OutcomeTable | None, logged: _Logge
 def _groups(
     labelled: OutcomeTable | None, logged: _Logged | None, features: Floats | None, settings: Retraining
 ) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
-    """Return each row's group, and which rows would lie on both sides of the holdout."""
+    """Return each row's group, and which rows are left out, lest a prompt lies on both sides of the holdout."""
     stated = () if labelled is None else labelled.groups
     n_labelled = len(stated)
-    if logged is None:
-        return stated, np.zeros(n_labelled, bool)
     parts = split(stated, asdict(settings.training.split), settings.training.seed)
-    n_logged = len(logged.prompts)
     forms = [normal(prompt) for prompt in labelled.prompts] if labelled is not None else []
+    # What is held out stays so; of labelled rows it is the taught copy that goes.
+    held = {form for form, part in zip(forms, parts, strict=True) if part == HOLDOUT}
+    left_out = [part != HOLDOUT and form in held for form, part in zip(forms, parts, strict=True)]
+    if logged is None:
+        return stated, np.array(left_out, bool)
+    n_logged = len(logged.prompts)
     logged_forms = logged.prompts["form"].tolist()
     if features is not None:  # a row of features alone may be of a prompt that is there as text
         by_features: dict[str, str] = {}
@@ -266,7 +269,7 @@ def _groups(
     every_form = list(row_of)
     texts = dict(zip(reversed(number[n_labelled:]), reversed(logged.prompts["prompt"].tolist()), strict=True))
     of_number: dict[int, tuple[str, bool]] = {}
-    groups, left_out = list(stated), [False] * n_labelled
+    groups = list(stated)
     for row in range(n_logged):
         own = number[n_labelled + row]
         if own not in of_number:
@@ -279,7 +282,7 @@ def _groups(
         group, straddles = of_number[own]
         groups.append(group)
         left_out.append(straddles)
-    return tuple(groups), np.array(left_out)
+    return tuple(groups), np.array(left_out, bool)
 
 
 def _own_group(text: str | None, form: str) -> str:

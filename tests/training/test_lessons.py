@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from router.bundle import load
-from routing_data import OutcomeTable, Source
+from routing_data import OutcomeTable, Source, split
 from routing_data.frames import id_of_text
 from training.decision_log import DecisionLog
 from training.errors import NotEnoughData
 from training.feedback import votes_of
 from training.lessons import HOLDOUT, digest, gather, teaching, with_log_source
 from training.retrain_settings import retraining_of
+from training.settings import Settings
 
 START = 1_793_750_400.0
 WORDS = ("river", "engine", "castle", "needle", "garden", "lantern", "saddle", "mirror", "button", "ladder", "anchor")
@@ -129,6 +130,24 @@ def test_a_prompt_near_to_both_sides_of_the_holdout_is_left_out(champion, logged
     assert found.counts["n_straddling"] == 1 and not found.is_logged.any()
 
 
+@pytest.mark.parametrize("has_log", [False, True])
+def test_a_labelled_prompt_that_is_held_out_under_another_group_does_not_teach(champion, logged, has_log):
+    table = labelled()
+    parts = split(table.groups, asdict(Settings().split), Settings().seed)
+    held, taught = np.flatnonzero(parts == HOLDOUT)[:5], np.flatnonzero(parts == "train")[:5]
+    prompts = list(table.prompts)
+    for one, other in zip(held, taught, strict=True):
+        prompts[other] = prompts[one].upper() + " "  # another table has it in capitals
+    table = replace(table, prompts=tuple(prompts))
+    if has_log:
+        found = logged([("its own", "small", 1.0)], champion, table)
+    else:
+        found = gather(table, None, None, champion, retraining_of({}, "test"))
+    assert found.counts["n_straddling"] == 5 and found.overlap().n_same == 0
+    assert {f"p{i}" for i in held} < set(found.table.prompt_ids)
+    assert not {f"p{i}" for i in taught} & set(found.table.prompt_ids)
+
+
 def test_sides_are_kept_as_the_log_grows(champion, logged):
     rows = [(text(i), "small", float(i % 2)) for i in range(40)]
     first = logged(rows[:20], champion)
@@ -191,7 +210,10 @@ def test_a_candidate_nobody_knows_needs_enough_votes(champion, logged):
 
 
 def test_nothing_to_learn_from_says_why(champion, logged):
-    with pytest.raises(NotEnoughData, match="no labelled table, and no vote on a request whose prompt was retained"):
+    with pytest.raises(
+        NotEnoughData,
+        match=r"no labelled table, and no vote on a request whose prompt was kept .* retention = 'content'",
+    ):
         logged([(None, "small", 1.0)], champion)
 
 

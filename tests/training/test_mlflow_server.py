@@ -154,6 +154,12 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     assert not fresh.look() and links(tmp_path / "fresh") == {"champion": "tiny@1"}
     assert "challenger: version 2" in lines[-1] and lines[-1].endswith("it stays absent")
 
+    # A name in the registry that leads out of the folder makes nothing anywhere.
+    client.set_model_version_tag("turnout", "2", "bundle", "../../../away/x@1")
+    assert not fresh.look() and "expected NAME@VERSION" in lines[-1]
+    assert not (tmp_path / "away").exists() and not (tmp_path.parent / "away").exists()
+    client.set_model_version_tag("turnout", "2", "bundle", "tiny@2")
+
     # Somebody else's version, of a bundle's name that is taken, or of none.
     client.create_model_version("turnout", run.info.artifact_uri, run_id=made.run_id)
     with pytest.raises(StoreDamaged, match="not been registered by turnout"):

@@ -100,6 +100,11 @@ def _question(row: Mapping[Any, object], graders: Mapping[str, Grader], default:
     )
     if not any(message["role"] == "user" for message in messages) or not question.prompt.strip():
         raise _Wrong("messages", "no text that a user says", "a user message with text")
+    for name, text in (("prompt_id", question.prompt_id), ("prompt", question.prompt), *texts.items()):
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:  # the table could not hold it, when all is paid for
+            raise _Wrong(name, "half a character (a lone surrogate)", "text in Unicode") from None
     if grader in graders and (expected := graders[grader].problem(question)) is not None:
         needs = graders[grader].needs
         raise _Wrong(needs, "no value" if _cell(row, needs) is None else "a value that cannot be graded by", expected)

@@ -30,6 +30,7 @@ def question(grader: str, **spec: object) -> Question:
         ("**The  Paris.**", "Paris", 1),
         ("I think so.\nAnswer: Paris", "paris", 1),
         ("so it is \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", 1),
+        ("\\boxed{7} and \\boxed{\\boxed{8} is not closed", "8", 1),
         ("Paris or London", "Paris", 0),
         ("Answer: Paris. On second thought, the answer is London", "Paris", 0),
         ("ﬁve", "five", 1),

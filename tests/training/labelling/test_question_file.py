@@ -83,6 +83,8 @@ def test_a_default_grader_and_ids_of_texts(tmp_path):
         ({"prompt": "x", "grader": "judge", "parameters": {"model": "m"}}, "model; expected no field that turnout"),
         ({"prompt": "x", "grader": "numeric", "reference": "1", "tolerance": -1}, "finite number >= 0"),
         ({"prompt": "x", "grader": "judge", "prompt_id": "a"}, "a second row of this prompt_id"),
+        ({"prompt": "x \ud800", "grader": "judge"}, "column 'prompt', row 2: half a character"),
+        ({"prompt": "x", "grader": "judge", "task": "\udfff"}, "column 'task', row 2: half a character"),
         ({"prompt": "x", "grader": "judge", "refrence": "1"}, "did you mean 'reference'"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 
 _SAID = re.compile(r"(?:####|\banswer\s*(?:is\s*:?|:|=))[ \t*_`\"']*([^\n]+)", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"[{}]")
 #: Of a longer answer the end is read: results stand there, and the time for it is bounded.
 MAX_CHARACTERS = 20_000
 
@@ -33,12 +34,13 @@ def final_answer(text: str) -> str | None:
 
 
 def _boxed(text: str) -> list[tuple[int, str]]:
-    found = []
-    for match in _BOXED.finditer(text):
-        depth, end = 1, match.end()
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            end += 1
-        if not depth:
-            found.append((match.start(), text[match.end() : end - 1]))
-    return found
+    """Return the last box that is closed, where it begins and what is in it; in one pass, boxes in boxes or not."""
+    begins = {match.end() - 1: match.start() for match in _BOXED.finditer(text)}
+    waiting: list[int] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            waiting.append(brace.start())
+        elif waiting and (opened := waiting.pop()) in begins:
+            last = max(last or (opened, 0), (opened, brace.start()))
+    return [] if last is None else [(begins[last[0]], text[last[0] + 1 : last[1]])]
