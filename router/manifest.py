@@ -165,7 +165,7 @@ class Manifest:
         names = [column.name for column in columns]
         if not names or len(set(names)) < len(names):
             raise BundleCorrupt("manifest.json: candidates must be at least one, each name once")
-        certificate = document.get("certificate")
+        certificate = None if document.get("certificate") is None else root.get("certificate", dict)
         certificates_of(certificate)
         tasks = root.get("tasks", list)
         if not all(isinstance(task, str) for task in tasks):
@@ -182,7 +182,7 @@ class Manifest:
             metrics=root.get("metrics", dict),
             training=root.get("training", dict),
             files={n: _file(n, f) for n, f in root.get("files", dict).items()},
-            certificate=None if certificate is None else root.get("certificate", dict),
+            certificate=certificate,
             tasks=tuple(tasks),
         )
 

@@ -23,12 +23,15 @@ def resolved(directory: Path) -> Path:
     Raises
     ------
     BundleMissing
-        Links lead in a circle.
+        Links lead in a circle or nowhere.
     """
     try:
-        return directory.resolve()
+        found = directory.resolve()
     except (OSError, RuntimeError) as error:
         raise BundleMissing(f"there is no bundle at {directory}: its links lead nowhere") from error
+    if directory.is_symlink() and not found.exists():
+        raise BundleMissing(f"there is no bundle at {directory}: the link leads to {found}, which is not there")
+    return found
 
 
 def bundle_folder(directory: Path) -> Path:

@@ -82,7 +82,7 @@ def challenger_of(
         if bundle.manifest == champion.manifest:
             return Challenger(None, seen, "it is the champion")
         found = Challenger(Router(bundle, pool, settings.policies()), seen, before.problem if is_same else None)
-    except RouterError as error:
+    except (RouterError, OSError) as error:
         problem = str(error)
         logs.event(
             "shadow_refused",

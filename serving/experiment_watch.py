@@ -27,13 +27,14 @@ _NO_FAILURES = "'ok', 'caller_error', 'client_disconnected', 'replayed', 'shutti
 _COLUMNS = {"failures": (0, 1), "cost_usd": (2, 3), "latency_s": (4, 5), "quality": (6, 7)}
 _SCORES = slice(6, 8)
 
+# In the order in which they came: in that of their digests, which place them, those of the first arm would come first.
 _NEW = f"""
     SELECT unit, arm, count(*), sum(outcome NOT IN ({_NO_FAILURES}) OR candidate IS NULL),
         count(cost_usd), total(cost_usd), sum(outcome = 'ok' AND total_s IS NOT NULL),
         total(CASE WHEN outcome = 'ok' THEN total_s END)
     FROM request INDEXED BY request_by_experiment
     WHERE experiment = ? AND rowid > ? AND rowid <= ? AND time_unix_s <= ? AND unit IS NOT NULL
-    GROUP BY unit, arm
+    GROUP BY unit, arm ORDER BY min(rowid)
 """
 #: Says whether any vote came or changed.
 _VOTED = "SELECT count(*), max(time_unix_s), total(score) FROM feedback WHERE source = 'vote'"

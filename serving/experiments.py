@@ -14,6 +14,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from serving import logs
@@ -104,23 +105,27 @@ class Experiments:
         """Bring the figures of what runs up to date, stop arms that are shown to be worse, end what is due."""
         now = time.time()
         for row in self._rows:
-            if row.state != RUNNING:
-                continue
-            experiment = _definition(row)
-            if experiment.ends_unix_s is not None and now >= experiment.ends_unix_s:
-                await self.stop(row.name, why=f"it was to end at {experiment.ends_at}")
-                continue
-            readout = await self.readout(row.name)
-            if readout.sample_ratio.is_alarming and row.name not in self._alarming:
-                self._alarming.add(row.name)
-                logs.event("experiment_sample_ratio_mismatch", {"experiment": row.name}, level="error")
-            for verdict in readout.tripped():
-                logs.event(
-                    "experiment_guard_tripped",
-                    {"experiment": row.name, "arm": verdict.arm, "code": verdict.metric},
-                    level="warning",
-                )
-                await self.stop(row.name, verdict.arm, why=verdict.why)
+            if row.state == RUNNING:
+                # One whose definition is none here, which problem() says, or that another process has just stopped.
+                with suppress(InvalidRequest):
+                    await self._guard(row, now)
+
+    async def _guard(self, row: ExperimentRow, now_unix_s: float) -> None:
+        experiment = _definition(row)
+        if experiment.ends_unix_s is not None and now_unix_s >= experiment.ends_unix_s:
+            await self.stop(row.name, why=f"it was to end at {experiment.ends_at}")
+            return
+        readout = await self.readout(row.name)
+        if readout.sample_ratio.is_alarming and row.name not in self._alarming:
+            self._alarming.add(row.name)
+            logs.event("experiment_sample_ratio_mismatch", {"experiment": row.name}, level="error")
+        for verdict in readout.tripped():
+            logs.event(
+                "experiment_guard_tripped",
+                {"experiment": row.name, "arm": verdict.arm, "code": verdict.metric},
+                level="warning",
+            )
+            await self.stop(row.name, verdict.arm, why=verdict.why)
 
     async def create(self, experiment: Experiment, salt: bytes | None = None) -> ExperimentRow:
         """Begin an experiment.

@@ -7,9 +7,9 @@
 
 The digits are of the database's path, so several gateways may export into one log. A day is written beside its place
 and then put there, and what was exported is noted after that: whoever is killed in between has lost nothing and begins
-with that day again. Where rows have expired, records and feedback stay as they were exported, since nothing of a
-prompt is in them; what was retained of prompts goes from the log as it went from the database. Entry point:
-:func:`export`.
+with that day again. Where rows have expired, records and feedback stay as they were exported, though their day be
+written again, since nothing of a prompt is in them; what was retained of prompts goes from the log as it went from the
+database. Entry point: :func:`export`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Of the notes on what was exported; one who does not know them exports everything again.
-_VERSION = 1
+_VERSION = 2
 _DAY_S = 86_400
 #: Rows that are Python objects at once, and rows of a group in a file: what an export takes of memory.
 _N_READ, _N_GROUP = 4_000, 32_000
 _PATIENCE_S = 30.0
-#: What a day of a table is like: rows, the newest row's number, and sums over what may change.
+#: What a day of a table is like: rows, the highest number of one, the newest time, and sums over what may change.
 Print = list[float]
 
 
@@ -166,7 +166,7 @@ def _days(connection: sqlite3.Connection, table: ExportedTable) -> dict[str, Pri
         return {}
     sums = "".join(f", total({value})" for value in ("time_unix_s", *table.changing))
     rows = connection.execute(
-        f"SELECT CAST(time_unix_s / {_DAY_S} AS INTEGER) AS day, count(*), max(rowid){sums} "
+        f"SELECT CAST(time_unix_s / {_DAY_S} AS INTEGER) AS day, count(*), max(rowid), max(time_unix_s){sums} "
         f"FROM {table.source} GROUP BY day ORDER BY day"
     )
     return {datetime.fromtimestamp(day * _DAY_S, UTC).date().isoformat(): list(seen) for day, *seen in rows}
@@ -175,19 +175,21 @@ def _days(connection: sqlite3.Connection, table: ExportedTable) -> dict[str, Pri
 def _has_changed(table: ExportedTable, day: str, seen: Print, before: Print, oldest: str) -> bool:
     """Say whether a day is to be written again.
 
-    One that lost rows because they were kept for long enough is not: rows of requests never move, and a day's newest
-    expires last; votes move when they are replaced, but not on days whose requests are expiring.
+    One that only lost rows because they were kept for long enough is not. Rows of requests never move, and expire from
+    the oldest on; votes move when they are replaced, but not on days whose requests are expiring.
     """
     if seen == before:
         return False
-    if seen[0] >= before[0] or table.name == "retained":
+    if table.name == "retained":
         return True
-    if table.name == "requests" and seen[1] < before[1]:
+    (n_rows, number, newest_s), is_expiring = seen[:3], day == oldest
+    has_lost = n_rows < before[0]
+    if table.name == "requests" and (newest_s < before[2] or (has_lost and not is_expiring)):
         raise SettingsError(
             f"on {day} the log holds requests that the database does not know, so it is another one: export into "
             "another folder"
         )
-    return day > oldest or seen[1] != before[1]
+    return not (is_expiring and has_lost and number <= before[1])
 
 
 def _write(
@@ -199,14 +201,21 @@ def _write(
     with_content: bool,
     wrote: Callable[[int], None],
 ) -> int:
-    """Write one day of a table; it is there as a whole, or as it was before."""
+    """Write one day of a table; it is there as a whole, or as it was before.
+
+    What its file holds of requests and votes that have expired since goes on being there.
+    """
     import pyarrow.parquet as pq
 
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f".{place.stem}.new")
     schema, n_rows = schema_of(table), 0
+    connection.execute("BEGIN")  # what expires meanwhile is still to be seen
     try:
         with pq.ParquetWriter(beside, schema, compression="zstd") as file:
+            for expired in _expired(connection, table, place, schema):
+                file.write_table(expired)
+                n_rows += expired.num_rows
             for batches in _groups(connection, table, day, schema, with_content=with_content):
                 n_in_group = sum(batch.num_rows for batch in batches)
                 file.write_table(_joined(batches, schema), row_group_size=n_in_group)
@@ -214,8 +223,34 @@ def _write(
                 wrote(n_in_group)
         os.replace(beside, place)
     finally:
+        connection.rollback()
         beside.unlink(missing_ok=True)
     return n_rows
+
+
+def _expired(
+    connection: sqlite3.Connection, table: ExportedTable, place: Path, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Read what a day's file holds from before the oldest request there is; nothing of prompts."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    (oldest_s,) = connection.execute("SELECT min(time_unix_s) FROM request").fetchone()
+    if table.name == "retained" or oldest_s is None or not place.is_file():
+        return
+    with pq.ParquetFile(place) as file:
+        for i in range(file.num_row_groups):
+            group = file.read_row_group(i)
+            rows = group.filter(pc.less(group["time_unix_s"], oldest_s))
+            if not rows.num_rows:
+                return  # they are in order
+            # An older program may have written it, with fewer columns.
+            columns = [
+                rows[one.name].cast(one.type) if one.name in rows.column_names else pa.nulls(rows.num_rows, one.type)
+                for one in schema
+            ]
+            yield pa.table(columns, schema=schema)
 
 
 def _groups(

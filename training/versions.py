@@ -27,10 +27,22 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}@[A-Za-z0-9][A-Za-z0-9._+-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which bundle it is: its ``name@version`` and the SHA-256 of its manifest, which names those of all its files."""
+    """Which bundle it is: its ``name@version`` and the SHA-256 of its manifest, which names those of all its files.
+
+    Raises
+    ------
+    StoreDamaged
+        The name or the version cannot be that of a folder, wherever they were read.
+    """
 
     bundle: str
     manifest_sha256: str
+
+    def __post_init__(self) -> None:
+        if not _PLAIN.fullmatch(self.bundle):
+            raise StoreDamaged(
+                f"{self.bundle!r} cannot be a version: expected NAME@VERSION of letters, digits, '.', '_', '+' and '-'"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +202,4 @@ def identity_of(folder: Path) -> Identity:
     StoreDamaged
         Its name or version cannot be the name of a folder.
     """
-    bundle = load(folder).manifest.id
-    if not _PLAIN.fullmatch(bundle):
-        raise StoreDamaged(
-            f"{bundle!r} cannot be registered: expected NAME@VERSION of letters, digits, '.', '_', '+' and '-'"
-        )
-    return Identity(bundle, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest())
+    return Identity(load(folder).manifest.id, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest())

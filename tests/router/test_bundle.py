@@ -153,6 +153,7 @@ def put(value, *path):
         (put(-1.0, "candidates", 0, "reference_price", "input_usd_per_mtok"), BundleCorrupt, "at least 0, got -1.0"),
         (put({"kind": "threshold", "value": 7.0}, "presets", "x"), BundleCorrupt, r"presets\.x: threshold must be"),
         (put([], "files"), BundleCorrupt, "files must be dict"),
+        (put(True, "certificate"), BundleCorrupt, "certificate must be dict"),
     ],
 )
 def test_a_wrong_manifest_is_refused_by_field(folder, change, error, message):

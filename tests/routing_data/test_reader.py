@@ -340,7 +340,8 @@ def test_an_unreadable_file_says_why(tmp_path, name, content, message):
 def test_missing_files_and_folders_say_so(tmp_path):
     assert only(validate(tmp_path / "no.csv")) == "no.csv: no such file or folder; expected one that exists"
     assert only(validate(tmp_path / "nowhere")) == "nowhere: no such file or folder; expected one that exists"
-    assert only(validate(tmp_path)) == "prompts.parquet: no such file; expected a file that exists"
+    wanted = "a folder without prompts.parquet; expected one with prompts.parquet and outcomes.parquet"
+    assert only(validate(tmp_path)) == f"{tmp_path.name}: {wanted}"
 
 
 def test_a_truncated_parquet_file_is_refused(folder):

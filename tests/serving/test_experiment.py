@@ -275,6 +275,25 @@ def test_units_beyond_the_bound_are_not_counted_and_records_may_begin_anew(tmp_p
         assert (look().n_units, look().n_requests, look().is_full) == (10, 10, False)
 
 
+def test_units_beyond_the_bound_are_those_that_came_last_of_whatever_arm(tmp_path, monkeypatch) -> None:
+    """A first look at many, as after a restart, counts whom a gateway that was there all the time has counted."""
+    monkeypatch.setattr(experiment_watch, "MOST_UNITS", 1_000)
+    experiment = defined({**DEFINITION, "name": "x"})
+    row = ExperimentRow("x", "auto", "", "running", SALT, {}, None, "", 0.0, None, 0.0)
+    units = [digest_of(SALT, "x", (b"user", b"%d" % i)) for i in range(1_500)]
+    arms = [ARMS[place_of(unit, experiment.shares)]["name"] for unit in units]
+    with closing(connect(tmp_path / "turnout.sqlite")) as database:
+        with database:
+            database.executemany(
+                "INSERT INTO request (id, time_unix_s, key, requested_model, status, outcome, is_stream, candidate, "
+                "experiment, arm, unit) VALUES (?, 1, 'k', 'auto', 200, 'ok', 0, 'm', 'x', ?, ?)",
+                [(f"r{i}", arm, unit) for i, (arm, unit) in enumerate(zip(arms, units, strict=True))],
+            )
+        readout = experiment_watch.Watch(experiment).look(database, row)
+    assert readout.is_full and not readout.sample_ratio.is_alarming
+    assert [arm.n_units for arm in readout.arms] == [arms[:1_000].count(arm["name"]) for arm in ARMS]
+
+
 def test_a_look_that_fails_half_way_counts_nothing_twice(tmp_path) -> None:
     experiment = defined({**DEFINITION, "name": "x"})
     row = ExperimentRow("x", "auto", "", "running", SALT, {}, None, "", 0.0, None, 0.0)

@@ -179,6 +179,40 @@ def test_prompts_that_expired_leave_the_log_and_records_stay(database: Path, out
     assert export(database, out).n_days == 1
 
 
+def expire(database: Path, until: float) -> None:
+    """Delete what the gateway would: records and feedback from before a time."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table in ("request", "feedback"):
+            connection.execute(f"DELETE FROM {table} WHERE time_unix_s < ?", (until,))
+
+
+def test_a_day_that_is_expiring_is_no_other_database(database: Path, out: Path) -> None:
+    """The row written last need not be the newest: a request that came late may have ended before a long one."""
+    put(database, REQUESTS, record(700, 0.85))
+    export(database, out)
+    expire(database, FIRST + 0.88 * DAY_S)
+    assert export(database, out).n_days == 0
+    assert read(out, "requests").num_rows == 11
+
+
+def test_what_has_expired_stays_beside_what_is_new_on_its_day(database: Path, out: Path) -> None:
+    put(database, FEEDBACK, ("r009", "alice", "vote", "rating", 0.5, None, None, FIRST + 0.95 * DAY_S))
+    export(database, out)
+    expire(database, FIRST + 0.75 * DAY_S)
+    put(database, REQUESTS, record(700, 0.99))
+    put(database, FEEDBACK, ("r009", "bob", "vote", "rating", 1.0, None, None, FIRST + 0.97 * DAY_S))
+    assert export(database, out).n_days == 2
+    whole = read(out, "requests")
+    assert whole.column("id").to_pylist() == [*(f"r{n:03d}" for n in range(10)), "r700"]
+    assert whole.column("outlook").to_pylist()[0] == whole.column("outlook").to_pylist()[-1]
+    assert read(out, "feedback").column("score").to_pylist() == [0.75, 0.5, 1.0]
+    # As long as there are files, notes may be lost.
+    (notes,) = out.glob(".export-*.json")
+    notes.unlink()
+    export(database, out)
+    assert read(out, "requests").num_rows == 11
+
+
 def test_a_prompt_that_expired_leaves_its_day(database: Path, out: Path) -> None:
     put(database, RETAINED, Retained("r001", FIRST + 100.0, "content", "Say goodbye."))
     export(database, out)

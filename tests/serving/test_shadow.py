@@ -27,12 +27,14 @@ from router.predictors import Predictor
 from serving.asked import parse_chat
 from serving.deciding import Decided, decide
 from serving.errors import SettingsError
+from serving.experiment import defined
 from serving.explain_command import explain as explain_command
 from serving.keys import ANONYMOUS
 from serving.pool import Pool
 from serving.shadow import Shadow, Shadowed, policy_in
 from serving.shadow_tally import ShadowTally
 from serving.state import State, build
+from serving.trial import Setting, Trial
 
 Write = Callable[..., Path]
 
@@ -219,6 +221,19 @@ def test_constraints_hold_in_the_shadow_and_chance_is_not_the_champions_choice(s
     assert shadow.status(state).agreement == 1.0
 
 
+def test_what_an_experiment_puts_first_is_no_choice_of_the_champions(state: State, shadow: Shadow) -> None:
+    arms = [{"name": "control", "share": 0.5}, {"name": "dear", "share": 0.5, "candidate": "large"}]
+    settings = {"control": Setting(), "dear": Setting(candidate="large")}
+    trial = Trial(defined({"name": "x", "on": "auto", "unit": "user", "arms": arms}), settings, bytes(32))
+    comparing = replace(state, trials={"auto": trial})
+    asked = {}
+    for i in range(8):
+        decided, prompt = decided_by(comparing, user=f"u{i}")
+        job = shadow.ask(comparing, decided, prompt, {}, "req")
+        asked[decided.entry.arm, decided.decision.candidate] = None if job is None else wait(job).candidate
+    assert asked == {("control", "medium"): "small", ("dear", "large"): None}
+
+
 def test_a_preset_is_the_challengers_own_and_a_policy_of_the_callers_is_the_callers(state: State) -> None:
     router = state.challenger.router
     named, _ = decided_by(state, model="auto:quality")
@@ -235,6 +250,12 @@ BAD = {
     "corrupt": lambda folder: (folder / "quality.onnx").write_bytes(b"nonsense"),
     "a stranger in it": lambda folder: (folder / "more.bin").write_bytes(b"x"),
 }
+
+
+async def test_a_place_that_cannot_be_looked_at_keeps_nobody_from_serving(start, pool_toml, tmp_path) -> None:
+    async with start(toml(tmp_path / ("x" * 300)) + pool_toml) as gateway:
+        assert (await gateway.chat()).status_code == 200
+        assert (await gateway.client.get("/v1/pool")).json()["shadow"]["problem"]
 
 
 @pytest.mark.parametrize("damage", BAD.values(), ids=BAD)

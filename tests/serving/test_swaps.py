@@ -14,7 +14,8 @@ import pytest
 
 from router import Prompt, Router
 from router.bundle import load
-from serving.bundle_folder import fingerprint
+from router.errors import BundleMissing
+from serving.bundle_folder import fingerprint, resolved
 
 ARCHIVE = "versions"
 
@@ -125,3 +126,12 @@ async def test_a_request_in_flight_is_one_versions_whatever_is_swapped_meanwhile
             assert await gateway.app.reloader.reload()
         assert (await slow).headers["x-turnout-bundle"] == "tiny@1"
         assert gateway.records.kept[-1].bundle == "tiny@1"
+
+
+def test_a_link_that_leads_nowhere_is_named_with_where_it_leads(tmp_path):
+    (tmp_path / "champion").symlink_to("versions/gone@1")
+    with pytest.raises(
+        BundleMissing, match=r"at \S*/champion: the link leads to \S*/versions/gone@1, which is not there"
+    ):
+        resolved(tmp_path / "champion")
+    assert fingerprint(tmp_path / "champion") == ()

@@ -210,7 +210,10 @@ def test_a_candidate_nobody_knows_needs_enough_votes(champion, logged):
 
 
 def test_nothing_to_learn_from_says_why(champion, logged):
-    with pytest.raises(NotEnoughData, match="no labelled table, and no vote on a request whose prompt was kept"):
+    with pytest.raises(
+        NotEnoughData,
+        match=r"no labelled table, and no vote on a request whose prompt was kept .* retention = 'content'",
+    ):
         logged([(None, "small", 1.0)], champion)
 
 
