@@ -94,6 +94,9 @@ def trust(
     it, less 2.5 binomial standard errors, is disagreement that is no chance. Averaged over its votes and divided by
     the tolerance it is what the key loses. With fewer than three keys on a candidate nobody is doubted.
 
+    Whom most keys agree with is believed, so that this holds as long as most keys are honest; and a key whose prompts
+    alone a candidate has become worse at looks like one with a grudge: name it among the trusted.
+
     Parameters
     ----------
     scores : ndarray of shape (n,), in [0, 1]

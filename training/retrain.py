@@ -120,6 +120,10 @@ def retrain(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another version or pass --overwrite")
+    if out.resolve() == champion_dir.resolve():
+        raise InvalidSettings(
+            f"{out} is the champion itself: a challenger needs a folder of its own until it is judged"
+        )
     if settings.training.refit:
         raise InvalidSettings("refit must be false: a challenger is judged on rows that taught it nothing")
     tell("load")

@@ -195,6 +195,11 @@ def test_what_cannot_be_is_said_at_once(champion, sample, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(FileExistsError, match="--overwrite"):
         retrain(champion, tmp_path / "there", Retraining(), tables=[sample])
+    (tmp_path / "champion").symlink_to(champion)
+    before = (champion / "manifest.json").read_bytes()
+    with pytest.raises(InvalidSettings, match="is the champion itself"):
+        retrain(tmp_path / "champion", champion, retraining_of(TINY, "test"), tables=[sample], overwrite=True)
+    assert (champion / "manifest.json").read_bytes() == before
     with pytest.raises(NotEnoughData, match="nothing to learn from"):
         retrain(champion, tmp_path / "x", Retraining())
     usage = {
