@@ -125,7 +125,8 @@ def gather(
     Raises
     ------
     NotEnoughData
-        There is neither a labelled row nor a vote on a prompt that was retained.
+        There is neither a labelled row nor a vote on a prompt that was retained, or none on a candidate of the
+        champion.
     """
     counts: dict[str, int] = {"n_labelled": 0 if labelled is None else len(labelled.prompt_ids)}
     kept, n_topics = kept_encoder(champion) if settings.retrain.encoder == "champion" else (None, 0)
@@ -151,6 +152,11 @@ def gather(
         features = _features(kept, labelled, logged)
     groups, is_left_out = _groups(labelled, logged, features, settings)
     table, weights, is_logged = _joined(labelled, logged, groups, settings.retrain.label_weight)
+    if not set(table.candidates) & set(champion.manifest.names):
+        raise NotEnoughData(
+            f"the data has no candidate of the champion, which knows {', '.join(champion.manifest.names)}: there would "
+            "be nothing to compare"
+        )
     counts["n_straddling"] = int(is_left_out.sum())
     rows = np.flatnonzero(~is_left_out)
     table = table.select(rows)

@@ -200,6 +200,12 @@ def test_what_cannot_be_is_said_at_once(champion, sample, tmp_path):
     with pytest.raises(InvalidSettings, match="is the champion itself"):
         retrain(tmp_path / "champion", champion, retraining_of(TINY, "test"), tables=[sample], overwrite=True)
     assert (champion / "manifest.json").read_bytes() == before
+    from routing_data import read, write
+
+    table = read(sample)
+    write(replace(table, candidates=tuple(f"other-{i}" for i in range(4))), tmp_path / "others")
+    with pytest.raises(NotEnoughData, match="the data has no candidate of the champion, which knows sample-large,"):
+        retrain(champion, tmp_path / "x", retraining_of(TINY, "test"), tables=[tmp_path / "others"])
     with pytest.raises(NotEnoughData, match="nothing to learn from"):
         retrain(champion, tmp_path / "x", Retraining())
     usage = {
