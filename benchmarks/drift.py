@@ -1,6 +1,6 @@
 """How often does ``turnout drift`` see what is not there, and how soon what is? On simulated logs, looked at daily.
 
-Run with ``python benchmarks/drift.py [--logs 40]``. For each size of a change, so many logs of 14 days are made on the
+Run with ``python benchmarks/drift.py [--logs 25]``. For each size of a change, so many logs of 14 days are made on the
 project's own sample (SIMULATED; what is predicted is the truth, so that nothing but the change is off), with the change
 after half of the requests, and looked at after every second day, as cron would. Printed and written to
 ``benchmarks/results/drift.json``: in how many logs anything was shown that is not so, with a 95 % Clopper–Pearson
@@ -30,7 +30,7 @@ CHANGES = (0.0, -0.1, -0.2, -0.3)
 
 
 @click.command()
-@click.option("--logs", default=40, show_default=True, help="For each size of the change.")
+@click.option("--logs", default=25, show_default=True, help="For each size of the change.")
 @click.option("--requests", default=16_000, show_default=True, help="Of a log; votes are on three in five.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path(__file__).parent / "results")
 def main(logs: int, requests: int, results: Path) -> None:

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from training.errors import TrainingError
-from training.registry import record
+from training.errors import ExtraMissing, TrainingError
+from training.registry import MlflowStore, record
 from training.settings import read_settings
 
 mlflow = pytest.importorskip("mlflow", reason="the training extra is not installed")
@@ -41,6 +41,12 @@ def _artefact(run) -> Path:
 def test_a_store_that_refuses_is_named_without_its_password(trained, small_config):
     with pytest.raises(TrainingError, match=r"tracking store postgresq://somewhere refused") as error:
         record(trained, read_settings(small_config), "postgresq://me:hunter2@somewhere")
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_driver_that_is_not_installed_is_named():
+    with pytest.raises(ExtraMissing, match=r"mysql\+cymysql://somewhere/db needs the package cymysql") as error:
+        MlflowStore("mysql+cymysql://me:hunter2@somewhere/db").aliases()
     assert "hunter2" not in str(error.value)
 
 

@@ -53,7 +53,7 @@ class Tracking:
         Raises
         ------
         ExtraMissing
-            mlflow is not installed.
+            mlflow, or the driver of the store's database, is not installed.
         TrackingFailed
             The store refuses or cannot be reached.
         """
@@ -69,6 +69,10 @@ class Tracking:
                 self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 yield mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            except ModuleNotFoundError as exc:
+                raise ExtraMissing(
+                    f"the tracking store {self.where} needs the package {exc.name}: install it"
+                ) from None
             except (MlflowException, RequestException) as exc:
                 # The cause would repeat the address as it was given.
                 said = str(exc).replace(self.uri, self.where)
