@@ -48,13 +48,13 @@ class DirectoryStore:
         opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
-        """Copy a bundle to ``versions/``; it becomes the challenger unless a gate failed.
+        """Copy a bundle to ``versions/``; it becomes the challenger unless a gate failed, else no longer.
 
         Parameters
         ----------
         bundle_dir : Path
         gates : iterable of Mapping
-            Rows with the fields of :class:`training.gate_results.GateResult`.
+            Rows with the fields of :class:`training.gate_results.GateResult`. None leave what was judged before.
         metrics, artefacts_dir : optional
             Only MLflow keeps them.
         opponent : Opponent or None
@@ -84,10 +84,13 @@ class DirectoryStore:
                     f"{place} is there and another bundle, or damaged: every version needs a name of its own"
                 )
             self._links.install(version, lambda folder: _copy(bundle_dir, folder))
-        self._write(self._gates_file(version), write_gates(identity.bundle, identity.manifest_sha256, verdict))
+        if verdict.gates or not self._gates_file(version).is_file():
+            self._write(self._gates_file(version), write_gates(identity.bundle, identity.manifest_sha256, verdict))
         is_challenger = as_challenger and not verdict.failed
         if is_challenger:
             self._links.point(CHALLENGER, identity.bundle)
+        elif verdict.failed and self._links.pointed(CHALLENGER) == identity.bundle:
+            self._links.point(CHALLENGER, None)
         return Registered(version.number, None, is_challenger)
 
     def version(self, wanted: str) -> Version:

@@ -157,7 +157,7 @@ class Store(Protocol):
         opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
-        """Add a version; it becomes the challenger, if asked, unless a gate failed."""
+        """Add a version; it becomes the challenger, if asked, unless a gate failed; if it was, it is so no longer."""
 
     def version(self, wanted: str) -> Version:
         """Find a version by alias or number; raises NoSuchVersion."""

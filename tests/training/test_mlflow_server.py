@@ -138,6 +138,11 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
         promote(store, refused.version, approved_by="ada", is_auto=True)
     assert client.get_model_version("turnout", refused.version).tags["gates"] == "failed: calibration"
 
+    # A challenger that fails when it is judged again waits no longer, whatever it passed before.
+    fourth = write_tiny_bundle(tmp_path / "made" / "4", "4")
+    assert store.register(fourth, [PASSED]).version == store.aliases()["challenger"]
+    assert not store.register(fourth, [FAILED]).is_challenger and "challenger" not in store.aliases()
+
     # What is changed behind the registry's back is found out: the gates, then the bundle.
     (gates,) = artefacts.glob(f"*/{refused.run_id}/artifacts/gates.json")
     gates.write_text(gates.read_text().replace('"is_passed": false', '"is_passed": true'))
@@ -163,7 +168,7 @@ def test_from_registration_to_rollback_through_a_real_server(server, tmp_path, w
     # Somebody else's version, of a bundle's name that is taken, or of none.
     client.create_model_version("turnout", run.info.artifact_uri, run_id=made.run_id)
     with pytest.raises(StoreDamaged, match="not been registered by turnout"):
-        store.version("5")
+        store.version("7")
     with pytest.raises(NoSuchVersion, match="champion = 1"):
         store.version("9")
     other = write_tiny_bundle(tmp_path / "other", "1")

@@ -126,6 +126,16 @@ def test_a_file_of_gates_says_who_was_judged_against_whom_on_what(store, bundle)
             promote(store, approved_by="ada", force="I insist")
 
 
+def test_a_challenger_that_fails_when_it_is_judged_again_is_challenger_no_longer(store, bundle):
+    store.register(bundle("1"), [PASSED])
+    assert store.aliases() == {"challenger": "tiny@1"}
+    store.register(bundle("1"), [FAILED])
+    assert store.aliases() == {}
+    store.register(bundle("1"), [], as_challenger=False)  # no judgement undoes none
+    with pytest.raises(PromotionRefused, match="failed 1 of 1 gates"):
+        promote(store, "tiny@1", approved_by="ada")
+
+
 def test_without_gates_nothing_is_promoted_by_itself(store, bundle):
     store.register(bundle("1"), [])
     with pytest.raises(PromotionRefused, match="no gate was judged"):

@@ -72,7 +72,7 @@ class MlflowStore:
         opponent: Opponent | None = None,
         as_challenger: bool = True,
     ) -> Registered:
-        """Record a run and make it a version; it becomes the challenger unless a gate failed.
+        """Record a run and make it a version; it becomes the challenger unless a gate failed, else no longer.
 
         Parameters
         ----------
@@ -137,6 +137,9 @@ class MlflowStore:
                     check_identity(Path(scratch) / "bundle", version)
             if is_challenger := as_challenger and not failed:
                 client.set_registered_model_alias(self._name, CHALLENGER, version.number)
+            elif failed and self._is_challenger(client, identity):
+                # Judged again and found wanting: what an earlier version of it passed no longer counts.
+                client.delete_registered_model_alias(self._name, CHALLENGER)
         return Registered(version.number, run_id, is_challenger)
 
     def version(self, wanted: str) -> Version:
@@ -207,6 +210,11 @@ class MlflowStore:
                     f"{self.where} has another {identity.bundle} as version {found.version}: every bundle needs a "
                     "version of its own"
                 )
+
+    def _is_challenger(self, client: Any, identity: Identity) -> bool:
+        number = self._aliases(client).get(CHALLENGER)
+        found = None if number is None else client.get_model_version(self._name, number)
+        return found is not None and found.tags.get(_MANIFEST_TAG) == identity.manifest_sha256
 
     def _aliases(self, client: Any) -> dict[str, str]:
         for model in client.search_registered_models(f"name = '{self._name}'"):
