@@ -31,7 +31,8 @@ class LogSettings:
         default=0.0,
         metadata=about(
             tables.number(0),
-            "How long records stay, numbers and names only, and those of a running experiment until it ends; 0 is for ever.",
+            "How long records stay, numbers and names only; those since a running experiment began stay until it ends; "
+            "0 is for ever.",
             "days",
         ),
     )
