@@ -10,17 +10,12 @@ and what harm was done in the damaged slice: ``benchmarks/results/gates_NAME.jso
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import click
 import numpy as np
-from scipy.stats import beta
 
 KINDS = ("equal", "better", "shuffled", "slice inverted", "slice mixed up")
 HONEST = {"equal", "better"}

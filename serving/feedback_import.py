@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from serving.errors import GatewayError, InvalidRequest, SettingsError, StorageUnavailable
 from serving.feedback import DAY_S, OPERATOR, Vote, Voter, read_vote
@@ -168,13 +168,16 @@ class ThroughGateway:
 
     def cast(self, votes: Sequence[tuple[Row, Vote, Voter]]) -> Sequence[Outcome]:
         """Send a batch; a gateway that is busy, ends or begins is waited for."""
-        answer = self._sent({"votes": [row.given for row, *_ in votes]})
-        return [
-            Outcome(row.line, said["status"], (said["error"] or {}).get("message", ""))
-            for (row, *_), said in zip(votes, answer["votes"], strict=True)
-        ]
+        response = self._sent({"votes": [row.given for row, *_ in votes]})
+        try:
+            return [
+                Outcome(row.line, said["status"], (said["error"] or {}).get("message", ""))
+                for (row, *_), said in zip(votes, response.json()["votes"], strict=True)
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise GatewayError(f"{self._client.base_url} did not answer as a gateway does: is it one?") from None
 
-    def _sent(self, body: Mapping[str, object]) -> dict[str, Any]:
+    def _sent(self, body: Mapping[str, object]) -> httpx.Response:
         import httpx
 
         pause_s, why = PAUSE_S, ""
@@ -191,7 +194,7 @@ class ThroughGateway:
                 why = f"{type(error).__name__}: start one with `turnout serve`, or say with --url where it is"
                 continue
             if response.status_code == 200:
-                return response.json()  # type: ignore[no-any-return]
+                return response
             why = _said(response)
             if response.status_code == 401:
                 why += "; name the variable that holds one: --key-env"

@@ -29,7 +29,12 @@ class LogSettings:
     )
     keep_records_for_days: float = field(
         default=0.0,
-        metadata=about(tables.number(0), "How long records stay, numbers and names only; 0 is for ever.", "days"),
+        metadata=about(
+            tables.number(0),
+            "How long records stay, numbers and names only; those since a running experiment began stay until it ends; "
+            "0 is for ever.",
+            "days",
+        ),
     )
 
     def before(self, now_unix_s: float) -> tuple[float, float]:

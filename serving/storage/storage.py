@@ -7,6 +7,8 @@ parts are stores, each an interface of its own. Entry points: :class:`Storage`, 
 
 from __future__ import annotations
 
+import sqlite3
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -111,6 +113,8 @@ class SqliteStorage:
     async def expire(self, *, records_before_unix_s: float, retained_before_unix_s: float) -> int:
         """Delete old rows, and what is left of them in the write-ahead log; see :meth:`Storage.expire`."""
         n_retained = await forget(self.writer, "retained", max(records_before_unix_s, retained_before_unix_s))
+        # The figures of an experiment are added up from its records, again after every restart.
+        records_before_unix_s = min(records_before_unix_s, await self.writer.read(_oldest_experiment))
         n_rows = n_retained + await forget(self.writer, "request", records_before_unix_s)
         # What was said of an answer came after the request, so it goes when its record is gone.
         n_rows += await forget(self.writer, "feedback", records_before_unix_s)
@@ -118,3 +122,9 @@ class SqliteStorage:
             # A reader in the middle of something keeps the log; then the next round tries again.
             self._has_remains = not await self.writer.checkpoint()
         return n_rows
+
+
+def _oldest_experiment(database: sqlite3.Connection) -> float:
+    """Return when the oldest experiment that runs began; infinity where none does."""
+    (began,) = database.execute("SELECT min(created_unix_s) FROM experiment WHERE state = 'running'").fetchone()
+    return inf if began is None else float(began)

@@ -241,3 +241,14 @@ def test_a_gateway_that_is_busy_is_waited_for_and_one_that_refuses_ends_it(monke
             with pytest.raises(GatewayError, match="503, not now"):
                 imported([row], ThroughGateway(client), told.extend)
             assert (told, n_asked) == ([], feedback_import.N_TRIES)
+
+
+@pytest.mark.parametrize("said", [b"<html>", b"{}", b"[]", b'{"votes": []}', b'{"votes": [1]}', b'{"votes": [{}]}'])
+def test_who_is_no_gateway_is_said(said) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=said))
+    row = Row(1, {"request_id": "req_1", "thumbs": "up"})
+    with (
+        httpx.Client(transport=transport, base_url="http://other") as client,
+        pytest.raises(GatewayError, match="http://other did not answer as a gateway does"),
+    ):
+        imported([row], ThroughGateway(client), lambda outcomes: None)

@@ -300,6 +300,26 @@ async def test_what_has_expired_leaves_the_files_and_the_rest_stays(tmp_path) ->
     store.close()
 
 
+async def test_an_experiment_that_runs_keeps_its_records(tmp_path) -> None:
+    storage = SqliteStorage(tmp_path / "kept.sqlite")
+    storage.open()
+    for i in range(4):
+        storage.records.add(RequestRecord(f"req_{i}", float(i), "k", "auto", 200, "ok", False))
+    columns = "name, acts_on, definition, state, halted, why, created_unix_s, changed_unix_s"
+    row = f"INSERT INTO experiment ({columns}) VALUES ('a', 'auto', '{{}}', 'running', '{{}}', '', 2.0, 2.0)"
+    await storage.writer.change(lambda d: d.execute(row) and None)
+
+    def left(database: sqlite3.Connection) -> list[str]:
+        return [name for (name,) in database.execute("SELECT id FROM request ORDER BY id")]
+
+    await storage.expire(records_before_unix_s=9.0, retained_before_unix_s=9.0)
+    assert await storage.writer.read(left) == ["req_2", "req_3"]
+    await storage.writer.change(lambda d: d.execute("UPDATE experiment SET state = 'stopped'") and None)
+    await storage.expire(records_before_unix_s=9.0, retained_before_unix_s=9.0)
+    assert await storage.writer.read(left) == []
+    storage.close()
+
+
 async def test_a_reader_delays_what_leaves_the_log_and_the_next_round_finishes(tmp_path) -> None:
     path, now = tmp_path / "turnout.sqlite", time.time()
     store = SqliteStorage(path)
