@@ -160,6 +160,9 @@ def summary(runs: list[dict], kind: str, bound: float) -> dict[str, object]:
     n, reasons = sum(bool(run["refused_by"]) for run in runs), Counter(g for run in runs for g in run["refused_by"])
     low, high = interval(n, len(runs))
     found = {"is_honest": kind in HONEST, "n_refused": n, "n": len(runs), "low": low, "high": high}
+    found["n_refused_by_certificates_alone"] = sum(
+        bool(run["refused_by"]) and all(gate.startswith("certificate") for gate in run["refused_by"]) for run in runs
+    )
     beyond = [run for run in runs if max(run["harm"]["loss"], run["harm"]["order"]) > bound]
     if kind.startswith("slice"):
         found["n_beyond_bound"] = len(beyond)

@@ -116,7 +116,7 @@ class GateSettings:
 
     min_prompts: int = 100
     near_share: float = 0.01
-    loss: float = 0.01
+    loss: float = 0.015
     slice_loss: float = 0.005
     candidate_loss: float = 0.005
     min_slice: int = 20
