@@ -1,7 +1,7 @@
 """Champion and challenger on the same held-out rows, at the same prices, and how sure a difference is.
 
 Everything is paired: a difference is taken row by row, so what makes a prompt hard for both cancels. Rows of one group
-are one observation (:func:`difference`). Entry points: :func:`meet`, :class:`Contest`.
+are one observation (:mod:`training.difference`). Entry points: :func:`meet`, :class:`Contest`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from router.domain import Policy
 from router.policy import choose
 from routing_data import OutcomeTable
 from training import metrics
+from training.difference import Difference, difference
 from training.duplicates import Overlap
 from training.evaluate import Rows
 from training.measure import rows_of
@@ -28,26 +29,8 @@ from training.topics import topics_of
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-_LEAST_GROUPS = 5
 _LEAST_ANSWERS = 30
 _TIMED_TEXTS, _TIMED_ROUNDS = 60, 5
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A mean difference with one-sided bounds.
-
-    Parameters
-    ----------
-    value, low, high : float
-        The bounds hold with the confidence asked for, each on its own; NaN from fewer than five groups.
-    n_groups : int
-    """
-
-    value: float
-    low: float
-    high: float
-    n_groups: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +90,11 @@ class Contest:
         here: NDArray[np.bool_] = np.array([own == name for own in self.slices], bool)
         return here
 
-    def loss(self, kept: NDArray[np.bool_], column: int | None = None, n_looks: int = 1) -> Difference:
+    def loss(self, kept: NDArray[np.bool_], column: int | None = None, share: float = 1.0) -> Difference:
         """Return by how much the challenger's mean squared error exceeds the champion's, on some rows.
 
-        Of ``n_looks`` such questions the bounds hold all together (Bonferroni).
+        ``share`` of the error allowed is spent on this question: where shares sum to 1, the bounds of all questions
+        hold together; see :func:`training.difference.shares`.
         """
         quality = self.old.quality[kept]
         counts = np.isfinite(quality).astype(np.float64)
@@ -121,17 +105,57 @@ class Contest:
         if column is not None:
             counts, change = counts[:, [column]], change[:, [column]]
         groups = [group for group, keep in zip(self.old.groups, kept, strict=True) if keep]
-        return difference((change * counts).sum(axis=1), counts.sum(axis=1), groups, self._each(n_looks))
+        return difference((change * counts).sum(axis=1), counts.sum(axis=1), groups, self._each(share))
+
+    def order(self, kept: NDArray[np.bool_], share: float = 1.0) -> Difference:
+        """Return the same of differences between candidates: half the mean squared error over pairs of a prompt.
+
+        What makes a prompt hard for all candidates is half the noise of :meth:`loss`, and a level that came right may
+        hide there that the candidates' order went wrong. Labelled rows count, once each; ``share`` as of :meth:`loss`.
+        """
+        is_known = np.isfinite(self.old.quality[kept]) & ~self._voted[kept, None]
+        counts = np.maximum(is_known.sum(axis=1) - 1, 0).astype(np.float64)
+        observed = _centred(self.old.quality[kept], is_known)
+        old, new = (_centred(rows.predicted[kept], is_known) for rows in (self.old, self.new))
+        change = ((new - observed) ** 2 - (old - observed) ** 2).sum(axis=1)
+        groups = [group for group, keep in zip(self.old.groups, kept, strict=True) if keep]
+        return difference(change, counts, groups, self._each(share))
+
+    def moved(self, kept: NDArray[np.bool_], column: int | None = None) -> float:
+        """Return the sum of squared changes of what was said, over the outcomes that :meth:`loss` looks at."""
+        counts = np.isfinite(self.old.quality[kept]).astype(np.float64)
+        if self.old.weights is not None:
+            counts *= self.old.weights[kept]
+        squares = counts * (self.new.predicted[kept] - self.old.predicted[kept]) ** 2
+        return float((squares if column is None else squares[:, column]).sum())
+
+    def moved_order(self, kept: NDArray[np.bool_]) -> float:
+        """Return the same for :meth:`order`."""
+        is_known = np.isfinite(self.old.quality[kept]) & ~self._voted[kept, None]
+        return float((_centred(self.new.predicted[kept] - self.old.predicted[kept], is_known) ** 2).sum())
+
+    def n_moved(self, preset: str, kept: NDArray[np.bool_]) -> int:
+        """Return on how many of the rows that :meth:`utility_loss` looks at the two bundles choose differently."""
+        at = np.flatnonzero(kept & self.complete)
+        mine, yours = (
+            chosen(rows.take(at), bundle, preset)
+            for rows, bundle in ((self.new, self.challenger), (self.old, self.champion))
+        )
+        return int((mine != yours).sum())
 
     def presets(self) -> list[str]:
         """Names of presets that both bundles have."""
         return [name for name in self.champion.manifest.presets if name in self.challenger.manifest.presets]
 
-    def _each(self, n_looks: int) -> float:
-        return 1 - (1 - self.confidence) / max(n_looks, 1)
+    def _each(self, share: float) -> float:
+        return 1 - (1 - self.confidence) * share
 
-    def utility_loss(self, preset: str, kept: NDArray[np.bool_], n_looks: int = 1) -> Difference:
-        """Return what is lost at a preset, each bundle at its own, in units of quality; ``n_looks`` as of :meth:`loss`.
+    @property
+    def _voted(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self.old.tasks), bool) if self.is_voted is None else self.is_voted
+
+    def utility_loss(self, preset: str, kept: NDArray[np.bool_], share: float = 1.0) -> Difference:
+        """Return what is lost at a preset, each bundle at its own, in units of quality; ``share`` as of :meth:`loss`.
 
         Utility is quality − cost / what a unit of quality is worth there. The two bundles' presets may value it
         differently; the value kinder to the challenger counts, since the other would punish a different choice of
@@ -144,7 +168,7 @@ class Contest:
         lost_quality = old.quality[every, yours] - old.quality[every, mine]
         spent_more = old.cost_usd[every, mine] - old.cost_usd[every, yours]
         tried = [
-            difference(lost_quality + spent_more / worth, np.ones(len(at)), old.groups, self._each(n_looks))
+            difference(lost_quality + spent_more / worth, np.ones(len(at)), old.groups, self._each(share))
             for worth in {_worth(self.champion, preset), _worth(self.challenger, preset)}
         ]
         return min(tried, key=lambda found: found.low)
@@ -168,11 +192,10 @@ class Contest:
     @property
     def complete(self) -> NDArray[np.bool_]:
         """Labelled rows where outcome and cost of every candidate are known, shape (n,)."""
-        both = self.old.complete & self.new.complete
-        return both if self.is_voted is None else both & ~self.is_voted
+        return self.old.complete & self.new.complete & ~self._voted
 
-    def voted_utility_loss(self, preset: str, n_looks: int = 1) -> Difference:
-        """Return what is lost at a preset by what was said of single answers; ``n_looks`` as of :meth:`loss`.
+    def voted_utility_loss(self, preset: str, share: float = 1.0) -> Difference:
+        """Return what is lost at a preset by what was said of single answers; ``share`` as of :meth:`loss`.
 
         Each bundle's value is the weighted mean over the answers that its preset would have chosen too: self-normalised
         inverse propensity (Hájek), whose weights are those of the votes. NaN with fewer than 30 effective answers of
@@ -194,7 +217,7 @@ class Contest:
         names, group = np.unique(np.asarray(self.old.groups, dtype=np.str_), return_inverse=True)
         influence = np.bincount(group, parts[0] - parts[1], len(names))
         n, value = len(names), values[0] - values[1]
-        half = float(student.ppf(self._each(n_looks), n - 1) * np.sqrt((influence**2).sum() * n / (n - 1)))
+        half = float(student.ppf(self._each(share), n - 1) * np.sqrt((influence**2).sum() * n / (n - 1)))
         return Difference(value, value - half, value + half, n)
 
     def ece(self, rows: Rows) -> tuple[float, float]:
@@ -210,36 +233,12 @@ class Contest:
         return float(np.mean(errors)), float(np.mean(floors))
 
 
-def difference(numerator: Vector, denominator: Vector, groups: Sequence[str], confidence: float) -> Difference:
-    """Return a ratio of sums with bounds that take rows of one group as one observation.
-
-    Linearised variance of a ratio estimator over clusters (Cochran 1977, §6.3) and Student's t.
-
-    Parameters
-    ----------
-    numerator, denominator : ndarray of shape (n,)
-        Per row; the ratio of their sums is the difference.
-    groups : sequence of n str
-    confidence : float in (0, 1)
-        Of each bound.
-
-    Returns
-    -------
-    Difference
-    """
-    names, group = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    total = np.bincount(group, numerator, len(names)) if len(names) else np.zeros(0)
-    count = np.bincount(group, denominator, len(names)) if len(names) else np.zeros(0)
-    present = count > 0
-    total, count, n = total[present], count[present], int(present.sum())
-    if n == 0:
-        return Difference(float("nan"), float("nan"), float("nan"), 0)
-    value = float(total.sum() / count.sum())
-    if n < _LEAST_GROUPS:
-        return Difference(value, float("nan"), float("nan"), n)
-    error = np.sqrt(((total - value * count) ** 2).sum() * n / (n - 1)) / count.sum()
-    half = float(student.ppf(confidence, n - 1) * error)
-    return Difference(value, value - half, value + half, n)
+def _centred(values: Matrix, is_known: NDArray[np.bool_]) -> Matrix:
+    """Return each row less its mean over the known cells; 0 elsewhere."""
+    values = np.where(is_known, values, 0.0)
+    mean = values.sum(axis=1, keepdims=True) / np.maximum(is_known.sum(axis=1, keepdims=True), 1)
+    centred: Matrix = np.where(is_known, values - mean, 0.0)
+    return centred
 
 
 def chosen(rows: Rows, bundle: Bundle, preset: str) -> NDArray[np.intp]:

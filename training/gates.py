@@ -4,7 +4,9 @@ Two kinds of rule, since a holdout is finite. On the whole the challenger must b
 end of the interval of its loss stays below the bound. By slice, candidate and preset, where rows are few, it must *not
 be shown to be worse*: it is refused when the lower end exceeds the bound, at a confidence that holds for all slices
 together, so that an honest challenger passes however many there are, and a damaged slice is caught as soon as its rows
-can tell. Entry point: :func:`judge`.
+can tell. The confidence is spent where the two bundles differ (:func:`training.difference.shares`), and a slice is
+asked twice: of the error as such, and of that of the differences between candidates, which routing lives on. Entry
+point: :func:`judge`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 
 from router.bundle import Bundle
 from training.contest import Contest
+from training.difference import shares
 from training.gate_results import GateResult
 from training.retrain_settings import GateSettings
 
@@ -65,36 +68,51 @@ def _loss(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
 
 
 def _loss_by_slice(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
-    for name in contest.slice_names:
-        found = contest.loss(contest.rows_in(name), n_looks=len(contest.slice_names))
-        words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
-        yield _not_shown(f"loss in {name}", found.low, settings.slice_loss, words)
+    parts = {name: contest.rows_in(name) for name in contest.slice_names}
+    moved = [(contest.moved(kept), contest.moved_order(kept)) for kept in parts.values()]
+    each = shares([value for pair in moved for value in pair])
+    for (name, kept), of_level, of_order in zip(parts.items(), each[::2], each[1::2], strict=True):
+        level, order = contest.loss(kept, share=of_level), contest.order(kept, of_order)
+        words = (
+            f"squared error {level.value:+.4f}, at least {level.low:+.4f}; of candidates' differences "
+            f"{order.value:+.4f}, at least {order.low:+.4f}; {level.n_groups:,} groups"
+        )
+        low = max((found.low for found in (level, order) if isfinite(found.low)), default=float("nan"))
+        yield _not_shown(f"loss in {name}", low, settings.slice_loss, words)
 
 
 def _loss_by_candidate(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
+    every = contest.rows_in(None)
+    each = shares([contest.moved(every, column) for column in range(len(contest.old.candidates))])
     for column, name in enumerate(contest.old.candidates):
-        found = contest.loss(contest.rows_in(None), column, len(contest.old.candidates))
+        found = contest.loss(every, column, each[column])
         words = f"squared error {found.value:+.4f}, at least {found.low:+.4f}, over {found.n_groups:,} groups"
         yield _not_shown(f"loss of {name}", found.low, settings.candidate_loss, words)
 
 
 def _utility(contest: Contest, settings: GateSettings) -> Iterator[GateResult]:
-    presets, slices = contest.presets(), contest.slice_names
+    presets, every = contest.presets(), contest.rows_in(None)
     if not contest.compares:
         for preset in presets:
-            found = contest.voted_utility_loss(preset, len(presets))
+            found = contest.voted_utility_loss(preset, 1 / len(presets))
             words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, by votes"
             if not isfinite(found.low):
                 words = "not measured: too few held-out answers that these presets would have chosen"
             yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
         return
-    for preset in presets:
-        found = contest.utility_loss(preset, contest.rows_in(None), len(presets))
+    parts = {name: contest.rows_in(name) for name in contest.slice_names}
+    of_preset = shares([contest.n_moved(preset, every) for preset in presets])
+    of_slice = shares([contest.n_moved(preset, kept) for preset in presets for kept in parts.values()])
+    for i, preset in enumerate(presets):
+        found = contest.utility_loss(preset, every, of_preset[i])
         words = f"quality {0 - found.value:+.4f} net of cost, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
         yield _not_shown(f"utility at {preset}", found.low, settings.utility, words)
-        if slices:
-            n_looks = len(presets) * len(slices)
-            each = [(contest.utility_loss(preset, contest.rows_in(name), n_looks), name) for name in slices]
+        own = of_slice[i * len(parts) : (i + 1) * len(parts)]
+        each = [
+            (contest.utility_loss(preset, kept, share), name)
+            for (name, kept), share in zip(parts.items(), own, strict=True)
+        ]
+        if each:
             found, name = max(each, key=lambda one: one[0].low if isfinite(one[0].low) else -np.inf)
             words = f"{name}: {0 - found.value:+.4f}, at most {0 - found.low:+.4f}, {found.n_groups:,} groups"
             yield _not_shown(f"utility at {preset}, worst slice", found.low, settings.slice_utility, words)

@@ -94,7 +94,8 @@ class GateSettings:
         Mean squared error: by how much the challenger's may exceed the champion's on the whole, at the upper end of
         the interval.
     slice_loss, candidate_loss : float
-        The same of a task slice, and of one candidate: a lower end of the interval above it is refused.
+        The same of a task slice (and there of the differences between candidates too), and of one candidate: a lower
+        end of the interval above it is refused.
     min_slice : int
         Prompts of a task slice; smaller ones join their parent, then the rest.
     utility, slice_utility : float
@@ -115,7 +116,7 @@ class GateSettings:
 
     min_prompts: int = 100
     near_share: float = 0.01
-    loss: float = 0.01
+    loss: float = 0.015
     slice_loss: float = 0.005
     candidate_loss: float = 0.005
     min_slice: int = 20

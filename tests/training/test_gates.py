@@ -11,7 +11,8 @@ import pytest
 from router.bundle import load
 from router.certificate import Certificate
 from router.domain import Policy
-from training.contest import Contest, chosen, difference, measured_time_ratio
+from training.contest import Contest, chosen, measured_time_ratio
+from training.difference import difference, shares
 from training.duplicates import Overlap
 from training.evaluate import Rows
 from training.gates import judge
@@ -113,6 +114,61 @@ def test_one_damaged_slice_of_six_is_refused_and_named(bundle):
     found = many(bundle, 20, spoil, 1200)
     assert np.mean(["loss in task 2" in names for names in found]) > 0.9
     assert np.mean([any(name.startswith("loss in") and "2" not in name for name in names) for names in found]) < 0.05
+
+
+def test_a_slice_whose_level_came_right_while_its_order_went_wrong_is_refused_and_named(bundle):
+    def spoil(rng, task, truth, old):
+        flat = np.tile(truth.mean(axis=1, keepdims=True), 3)
+        old[task == 2] = np.clip(old[task == 2] - 0.2, 0, 1)  # the champion thought too little of everybody there
+        return np.where((task == 2)[:, None], flat, said(rng, truth))
+
+    found = many(bundle, 15, spoil, 1800)
+    assert np.mean(["loss in task 2" in names for names in found]) > 0.75
+    rng = np.random.default_rng(3)
+    task, truth, quality = world(rng, 1800)
+    old = said(rng, truth)
+    one = contest(bundle, task, quality, old, spoil(rng, task, truth, old))
+    kept = one.rows_in("task 2")
+    assert one.loss(kept).low < SETTINGS.slice_loss < one.order(kept).low
+
+
+def test_the_order_of_candidates_by_hand(bundle):
+    # Of differences between candidates: the mean over pairs of the squared error, halved, is the variance of errors.
+    quality = np.array([[1.0, 0, 0], [1, 1, np.nan], [np.nan, 1, np.nan]] * 5)
+    old, new = np.full((15, 3), 0.5), np.tile([0.7, 0.5, 0.9], (15, 1))
+    found = contest(bundle, np.zeros(15, int), quality, old, new)
+    errors = [np.var([0.3, -0.5, -0.9], ddof=1) - np.var([1.0, 0, 0], ddof=1), np.var([0.3, 0.5], ddof=1)]
+    assert found.order(found.rows_in(None)).value == pytest.approx((2 * errors[0] + errors[1]) / 3)
+    moved = 2 * np.var([0.7, 0.5, 0.9], ddof=1) + np.var([0.7, 0.5], ddof=1)
+    assert found.moved_order(found.rows_in(None)) == pytest.approx(5 * moved)
+    assert found.moved(found.rows_in(None)) == pytest.approx(5 * (0.04 + 0.16 + 0.04))
+    # A level does not matter to it, and rows known by votes alone do not count.
+    assert contest(bundle, np.zeros(15, int), quality, old, old + 0.2).order(found.rows_in(None)).value == (
+        pytest.approx(0)
+    )
+    voted = replace(found, is_voted=np.ones(15, bool))
+    assert voted.order(voted.rows_in(None)).n_groups == 0 and voted.moved_order(voted.rows_in(None)) == 0
+
+
+def test_most_is_asked_where_most_has_moved():
+    assert shares([]) == [] and shares([0.0, 0.0]) == [0.5, 0.5]
+    assert shares([3.0, 1.0]) == pytest.approx([0.8 * 0.9 + 0.1, 0.8 * 0.1 + 0.1])
+    assert sum(shares([5.0, 2.0, 0.0, 1e-9])) == pytest.approx(1)
+
+
+def test_bounds_that_share_the_error_by_what_moved_hold_together():
+    # Many slices, no harm in any, wildly different amounts of movement: at most 5 % of families have a bound above 0.
+    rng = np.random.default_rng(0)
+    groups, n_false = [f"g{i}" for i in range(60)], 0
+    for _ in range(400):
+        scale = rng.exponential(1, 10) ** 2
+        each = shares((scale**2).tolist())
+        lows = [
+            difference(rng.normal(0, s, 60), np.ones(60), groups, 1 - 0.05 * share).low
+            for s, share in zip(scale, each, strict=True)
+        ]
+        n_false += max(lows) > 0
+    assert 4 <= n_false <= 32  # expected 20
 
 
 def test_one_damaged_candidate_is_refused_and_named(bundle):
