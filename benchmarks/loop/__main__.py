@@ -170,6 +170,9 @@ class Demo:
         time.sleep(3)
         turnout("experiment", "status", "retrained", *of_gateway)
         readout = json.loads(turnout("experiment", "status", "retrained", "--json", *of_gateway, is_shown=False))
+        says = {row["metric"]: row["says"] for row in readout["readout"]["differences"]}
+        if "worse" in says.values() or "better" not in says.values():
+            raise RuntimeError(f"the experiment does not speak for the challenger: {says}")
         turnout("experiment", "stop", "retrained", *of_gateway)
         turnout("promote", "--challenger", "--yes", "--by", "demo")
         turnout("sync", "--out", "bundles", "--once")
