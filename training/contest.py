@@ -20,7 +20,7 @@ from router.domain import Policy
 from router.policy import choose
 from routing_data import OutcomeTable
 from training import metrics
-from training.difference import Difference, difference
+from training.difference import LEAST_GROUPS, Difference, difference
 from training.duplicates import Overlap
 from training.evaluate import Rows
 from training.measure import rows_of
@@ -187,7 +187,7 @@ class Contest:
     def compares(self) -> bool:
         """Whether enough labelled rows for an interval have every candidate's outcome and cost."""
         n_groups = len({self.old.groups[i] for i in np.flatnonzero(self.complete).tolist()})
-        return len(self.old.candidates) > 1 and n_groups >= _LEAST_GROUPS
+        return len(self.old.candidates) > 1 and n_groups >= LEAST_GROUPS
 
     @property
     def complete(self) -> NDArray[np.bool_]:
