@@ -20,7 +20,7 @@ from router.domain import Policy
 from router.policy import choose
 from routing_data import OutcomeTable
 from training import metrics
-from training.difference import Difference, difference
+from training.difference import LEAST_GROUPS, Difference, difference
 from training.duplicates import Overlap
 from training.evaluate import Rows
 from training.measure import rows_of
@@ -179,7 +179,7 @@ class Contest:
         if candidate not in names or other not in names:
             return None
         lost = self.old.quality[:, names.index(other)] - self.old.quality[:, names.index(candidate)]
-        known = np.flatnonzero(np.isfinite(lost) & (True if self.is_voted is None else ~self.is_voted))
+        known = np.flatnonzero(np.isfinite(lost) & ~self._voted)
         groups = [self.old.groups[i] for i in known.tolist()]
         return difference(lost[known], np.ones(len(known)), groups, self.confidence)
 
@@ -187,7 +187,7 @@ class Contest:
     def compares(self) -> bool:
         """Whether enough labelled rows for an interval have every candidate's outcome and cost."""
         n_groups = len({self.old.groups[i] for i in np.flatnonzero(self.complete).tolist()})
-        return len(self.old.candidates) > 1 and n_groups >= _LEAST_GROUPS
+        return len(self.old.candidates) > 1 and n_groups >= LEAST_GROUPS
 
     @property
     def complete(self) -> NDArray[np.bool_]:

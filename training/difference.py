@@ -14,7 +14,8 @@ from scipy.stats import t as student
 
 Vector = NDArray[np.float64]
 
-_LEAST_GROUPS = 5
+#: Fewer groups than this have no interval.
+LEAST_GROUPS = 5
 #: Of the error allowed, what is spread evenly over all questions.
 _EVEN = 0.2
 
@@ -61,7 +62,7 @@ def difference(numerator: Vector, denominator: Vector, groups: Sequence[str], co
     if n == 0:
         return Difference(float("nan"), float("nan"), float("nan"), 0)
     value = float(total.sum() / count.sum())
-    if n < _LEAST_GROUPS:
+    if n < LEAST_GROUPS:
         return Difference(value, float("nan"), float("nan"), n)
     error = np.sqrt(((total - value * count) ** 2).sum() * n / (n - 1)) / count.sum()
     half = float(student.ppf(confidence, n - 1) * error)
