@@ -14,13 +14,18 @@ the probability of every outcome), that stands for the outcomes, and harm is exa
 
 from __future__ import annotations
 
+import json
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
+from scipy.stats import beta
 
 KINDS = ("equal", "better", "shuffled", "slice inverted", "slice mixed up")
 HONEST = {"equal", "better"}

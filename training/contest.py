@@ -179,7 +179,7 @@ class Contest:
         if candidate not in names or other not in names:
             return None
         lost = self.old.quality[:, names.index(other)] - self.old.quality[:, names.index(candidate)]
-        known = np.flatnonzero(np.isfinite(lost) & (True if self.is_voted is None else ~self.is_voted))
+        known = np.flatnonzero(np.isfinite(lost) & ~self._voted)
         groups = [self.old.groups[i] for i in known.tolist()]
         return difference(lost[known], np.ones(len(known)), groups, self.confidence)
 

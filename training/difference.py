@@ -14,6 +14,7 @@ from scipy.stats import t as student
 
 Vector = NDArray[np.float64]
 
+#: Fewer groups than this have no interval.
 LEAST_GROUPS = 5
 #: Of the error allowed, what is spread evenly over all questions.
 _EVEN = 0.2
