@@ -284,7 +284,7 @@ def settings() -> str:
     return CliRunner().invoke(command, ["--markdown"], catch_exceptions=False).output.strip()
 
 
-PARTS = {"figures": figures, "bench": bench, "chaos": chaos, "clients": clients, "settings": settings}
+PARTS = {"figures": figures, "bench": bench, "loop": loop, "chaos": chaos, "clients": clients, "settings": settings}
 
 
 def rewritten(text: str) -> str:
