@@ -14,14 +14,14 @@ UV = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-
 # The environments of the tests do not depend on each other; most of their making is waiting.
 MAKEFLAGS += --jobs=3
 
-.PHONY: run test test-checks test-clients test-others clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing loop-demo
+.PHONY: run test test-checks test-clients test-serving test-others clients clients-all fuzz fix train-sample notebooks encoder lock clean benchmark-routing loop-demo
 
 run: $(VENV)/.serve
 	$(BIN)/turnout serve
 
 # Clients are programs that mostly wait, so the other tests and the checks that run nothing go on beside them.
 test: $(VENV)/.encoder $(CLIENTS)
-	+$(MAKE) --no-print-directory --output-sync=target test-checks test-clients test-others
+	+$(MAKE) --no-print-directory --output-sync=target test-checks test-clients test-serving test-others
 
 test-checks:
 	$(BIN)/ruff check .
@@ -32,8 +32,11 @@ test-checks:
 test-clients:
 	$(BIN)/python -m pytest tests/clients
 
+test-serving:
+	$(BIN)/python -m pytest tests/serving
+
 test-others:
-	$(BIN)/python -m pytest --ignore=tests/clients
+	$(BIN)/python -m pytest --ignore=tests/clients --ignore=tests/serving
 
 # The client packages people use, unchanged, through a gateway before emulated providers of every dialect.
 clients: $(VENV)/.dev $(CLIENTS)

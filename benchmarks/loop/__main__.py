@@ -23,7 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "datasets")]
+sys.path[:0] = [str(HERE), str(ROOT / "benchmarks" / "gateway"), str(ROOT), str(ROOT / "datasets")]
 
 import click  # noqa: E402
 import pandas as pd  # noqa: E402

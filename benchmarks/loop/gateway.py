@@ -6,15 +6,15 @@ Entry points: :class:`Workbench`, :func:`config_of`.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from processes import started
 
 from routing_data.sample import world
 
@@ -116,40 +116,6 @@ class Workbench:
     @contextmanager
     def started(self, name: str, arguments: Sequence[str], ready_path: str) -> Iterator[str]:
         """Start a server that says on which port it listens; yield its origin, end it afterwards."""
-        log = (self.folder / f"{name}.log").open("w")
-        process = subprocess.Popen(
-            arguments, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        try:
-            assert process.stdout is not None
-            port = next((_port(line) for line in process.stdout if "127.0.0.1:" in line), None)
-            give_up_at = time.monotonic() + 60
-            while port is None or not _answers(port, ready_path):
-                if port is None or process.poll() is not None or time.monotonic() > give_up_at:
-                    raise RuntimeError(f"the {name} did not start: {Path(log.name).read_text()[-2000:]}")
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close() if process.stdout else None
-            log.close()
-
-
-def _port(line: str) -> int:
-    return int("".join(c for c in line.split("127.0.0.1:")[1].split("/")[0].split()[0] if c.isdigit()))
-
-
-def _answers(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+        log = self.folder / f"{name}.log"
+        with started(list(arguments), ready_path, log, env=self.environment) as server:
+            yield server.origin

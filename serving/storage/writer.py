@@ -89,7 +89,7 @@ class SqliteWriter:
     path : Path
         The file; made when absent, migrated when older.
     n_queue : int, default=10000
-        Entries that may wait; more are dropped and counted, or refused.
+        Entries that may wait, and a batch more that came back; what is beyond is dropped and counted, or refused.
     """
 
     def __init__(self, path: Path, *, n_queue: int = 10_000) -> None:

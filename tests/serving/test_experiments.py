@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -587,16 +588,13 @@ async def test_a_database_that_cannot_be_read_leaves_what_was_known(serve) -> No
 
 async def test_an_end_that_was_set_is_kept(serve) -> None:
     async with serve() as gateway:
-        soon = time.time() + 1.0
         # One that a newer program made holds up no other's end.
         await gateway.post("", {**CHEAPER, "name": "newer", "on": "auto:price"})
         with closing(sqlite3.connect(gateway.settings.database_path())) as database, database:
             database.execute("UPDATE experiment SET definition = '{}', created_unix_s = 0")
         await gateway.experiments.follow()
-        definition = {
-            **CHEAPER,
-            "ends_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(soon)) + f"{soon % 1:.3f}"[1:],
-        }
+        soon = time.time() + 1.0
+        definition = {**CHEAPER, "ends_at": datetime.fromtimestamp(soon, UTC).isoformat()}
         assert (await gateway.post("", definition)).status_code == 201
         assert await gateway.arm_of("ann") is not None
         await asyncio.sleep(max(0.0, soon - time.time()) + 0.02)

@@ -92,8 +92,10 @@ def test_a_full_disk_stops_no_traffic_is_said_once_and_passes(tmp_path: Path, co
     whole, full, still_full, better = json.loads(done.stdout)
     assert [answers for answers, *_ in (whole, full, still_full, better)] == [[200]] * 4
     assert whole[1] == {"n_written": 5, "n_dropped": 0, "is_failing": False, "n_waiting": 0}
-    assert full[1] == {"n_written": 5, "n_dropped": 0, "is_failing": True, "n_waiting": 20}
-    assert 25 <= still_full[1]["n_waiting"] <= 26  # a vote that nobody waits for any more is skipped later
+    assert full[1] == {"n_written": 5, "n_dropped": 0, "is_failing": True, "n_waiting": full[1]["n_waiting"]}
+    # Beside the records wait a vote and a step of the expiry, which are skipped once nobody waits for them any more.
+    assert 20 <= full[1]["n_waiting"] <= 22
+    assert 25 <= still_full[1]["n_waiting"] <= 28
     assert better[1] == {"n_written": 35, "n_dropped": 0, "is_failing": False, "n_waiting": 0}
     assert [float(gauge) for _, _, gauge, _ in (whole, full, better)] == [0.0, 1.0, 0.0]
     # A vote is acknowledged only once it is kept: while the disk is full it is refused.
@@ -132,7 +134,7 @@ def test_a_huge_backlog_is_bounded_and_said_once(tmp_path: Path, caplog: pytest.
         for n in range(10_000):
             kept = Retained(f"r{n}", 1.0, "content", "x" * 1000)
             store.add(RECORD._replace(id=f"r{n}"), kept)
-        assert store.status().n_waiting <= 2_000
+        assert store.status().n_waiting <= 2_000 + N_BATCH  # what could not be written comes back to the others
         assert store.flush()
         missing.parent.mkdir()
         assert store.flush(20.0)
