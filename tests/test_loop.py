@@ -43,7 +43,16 @@ word_vectors = false
 n_resamples = 50
 """
 #: Who explores is left to chance and other tests run beside this one: what is near a bound says nothing here.
-GATES = "[gates]\nlatency = 1000.0\nloss = 0.03\nece = 0.1\ncertificates = false\n"
+GATES = """[gates]
+latency = 1000.0
+loss = 0.05
+slice_loss = 0.1
+candidate_loss = 0.1
+utility = 0.5
+slice_utility = 1.0
+ece = 0.2
+certificates = false
+"""
 GATEWAY = """
 [server]
 bundle = "{folder}/bundles/champion"
