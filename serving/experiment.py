@@ -17,6 +17,7 @@ from typing import Any
 from router.domain import Policy
 from serving import tables
 from serving.errors import InvalidRequest
+from serving.scenario_settings import exclusive, policy_set
 from serving.tables import about
 
 UNITS = ("key", "user", "conversation")
@@ -83,11 +84,7 @@ class Arm:
 
     def policy(self) -> Policy | str | None:
         """Return the policy that it sets, or the name of one; None where it sets none."""
-        if self.threshold is not None:
-            return Policy("threshold", self.threshold)
-        if self.willingness_to_pay_usd is not None:
-            return Policy("willingness_to_pay_usd", self.willingness_to_pay_usd)
-        return self.preset
+        return policy_set(self.threshold, self.willingness_to_pay_usd, self.preset)
 
     def sets(self) -> str:
         """Say for people what it sets: ``threshold=0.6``, ``bundle=mix@2``, ``nothing``."""
@@ -98,10 +95,7 @@ class Arm:
 
     def contradictions(self) -> list[str]:
         """Say what single keys cannot, each as the rest of a line that begins with the arm's path."""
-        given = [key for key, _ in self._given()]
-        problems = []
-        if given[1:]:
-            problems.append(f".{given[1]}: {' and '.join(given)} exclude each other: expected one of them")
+        problems = exclusive([key for key, _ in self._given()])
         if self.candidate is not None and self.bundle is not None:
             problems.append(".bundle: candidate and bundle exclude each other: nothing is predicted for one candidate")
         return problems

@@ -7,7 +7,7 @@ rules mean by :mod:`serving.rules`. Entry points: :class:`ScenarioSettings`, :cl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
@@ -97,6 +97,22 @@ def _at_most_one(value: object) -> float:
     return number
 
 
+def policy_set(
+    threshold: float | None, willingness_to_pay_usd: float | None, preset: str | None
+) -> Policy | str | None:
+    """Return the policy that a table sets, or the name of one; None where it sets none."""
+    if threshold is not None:
+        return Policy("threshold", threshold)
+    if willingness_to_pay_usd is not None:
+        return Policy("willingness_to_pay_usd", willingness_to_pay_usd)
+    return preset
+
+
+def exclusive(given: Sequence[str]) -> list[str]:
+    """Say that only one of some keys of a table may be given, as the rest of a line that begins with its path."""
+    return [f".{given[1]}: {' and '.join(given)} exclude each other: expected one of them"] if given[1:] else []
+
+
 def uncapped(explore_share: float, max_usd_per_day: float) -> list[str]:
     """Say, as the rest of a line, that exploring is never without a cap."""
     if not explore_share or max_usd_per_day:
@@ -184,10 +200,7 @@ class ScenarioSettings:
     def contradictions(self) -> list[str]:
         """Say what single keys cannot, each as the rest of a line that begins with the table's path."""
         policies = ("preset", "threshold", "willingness_to_pay_usd", "candidate")
-        given = [key for key in policies if getattr(self, key) is not None]
-        problems = []
-        if given[1:]:
-            problems.append(f".{given[1]}: {' and '.join(given)} exclude each other: expected one of them")
+        problems = exclusive([key for key in policies if getattr(self, key) is not None])
         if self.explore_share and self.candidate is not None:
             problems.append(f".explore_share = {self.explore_share:g}: nothing is decided where a candidate is named")
         return problems + uncapped(self.explore_share, self.explore_max_usd_per_day)
@@ -202,11 +215,7 @@ class ScenarioSettings:
 
     def policy(self) -> Policy | str | None:
         """Return its policy or the name of one; None where it names none or a candidate."""
-        if self.threshold is not None:
-            return Policy("threshold", self.threshold)
-        if self.willingness_to_pay_usd is not None:
-            return Policy("willingness_to_pay_usd", self.willingness_to_pay_usd)
-        return self.preset
+        return policy_set(self.threshold, self.willingness_to_pay_usd, self.preset)
 
     def over(self, name: str, candidates: Iterable[str]) -> Scenario:
         """Return the scenario over a pool."""

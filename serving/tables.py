@@ -135,18 +135,18 @@ def choice(*words: str) -> Check:
     return check
 
 
-def globs(value: object) -> tuple[str, ...]:
-    """Accept a list of names and globs."""
-    if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
-        raise ValueError('a list of candidate names or globs, such as ["gpt-*"]')
-    return tuple(value)
+def _globs(expected: str) -> Check:
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
+            raise ValueError(expected)
+        return tuple(value)
+
+    return check
 
 
-def key_globs(value: object) -> tuple[str, ...]:
-    """Accept a list of names of keys, or globs of them."""
-    if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
-        raise ValueError('a list of names of keys or globs, such as ["app-*"]')
-    return tuple(value)
+#: Accept a list of names and globs, of candidates or of keys.
+globs = _globs('a list of candidate names or globs, such as ["gpt-*"]')
+key_globs = _globs('a list of names of keys or globs, such as ["app-*"]')
 
 
 def names(value: object) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from router.bundle import Bundle
 from router.domain import Price
 from router.pricing import expected_cost_usd
 from training.errors import InvalidSettings, NotEnoughData
+from training.toml_file import read_toml
 
 _BATCH = 256
 COLUMNS = (
@@ -96,10 +96,7 @@ def read_prices(path: Path, candidates: Sequence[str]) -> dict[str, Price]:
     InvalidSettings
         Names the candidate or the key, and what was expected.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise InvalidSettings(f"{path}: cannot be read as TOML: {exc}") from exc
+    document = read_toml(path)
     keys = ("input_usd_per_mtok", "output_usd_per_mtok")
     prices = {}
     for name, table in document.items():

@@ -7,14 +7,13 @@ key has a default. Entry point: :func:`read_retrain_settings`.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 from training.errors import InvalidSettings
 from training.settings import Settings, section_of, settings_of
+from training.toml_file import Rule, hold, read_toml
 
 ENCODERS = ("new", "champion")
 
@@ -167,11 +166,7 @@ def read_retrain_settings(path: str | os.PathLike[str] | None) -> Retraining:
     """
     if path is None:
         return Retraining()
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise InvalidSettings(f"{path}: cannot be read as TOML: {exc}") from exc
-    return retraining_of(document, str(path))
+    return retraining_of(read_toml(path), str(path))
 
 
 def retraining_of(document: Mapping[str, object], where: str) -> Retraining:
@@ -195,7 +190,7 @@ def retraining_of(document: Mapping[str, object], where: str) -> Retraining:
 
 def _check(settings: Retraining, where: str) -> None:
     retrain, feedback, gates = settings.retrain, settings.feedback, settings.gates
-    rules: tuple[tuple[bool, str, object, str], ...] = (
+    rules: tuple[Rule, ...] = (
         (retrain.encoder in ENCODERS, "retrain.encoder", retrain.encoder, f"one of {', '.join(ENCODERS)}"),
         (retrain.label_weight > 0, "retrain.label_weight", retrain.label_weight, "above 0"),
         (retrain.min_new_labels >= 0, "retrain.min_new_labels", retrain.min_new_labels, "at least 0"),
@@ -218,6 +213,4 @@ def _check(settings: Retraining, where: str) -> None:
             "bounds of at least 0",
         ),
     )
-    for holds, key, value, expected in rules:
-        if not holds:
-            raise InvalidSettings(f"{where}: {key} must be {expected}, got {value!r}")
+    hold(rules, where)

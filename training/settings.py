@@ -9,13 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import cast, get_type_hints
 
 from training.errors import InvalidSettings
+from training.toml_file import Rule, hold, read_toml
 
 KINDS = ("mlp", "forest", "heads", "logistic", "ridge", "boosting")
 ENCODERS = ("lexical", "minilm", "stacked")
@@ -268,11 +267,7 @@ def read_settings(path: str | os.PathLike[str] | None) -> Settings:
     """
     if path is None:
         return Settings()
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise InvalidSettings(f"{path}: cannot be read as TOML: {exc}") from exc
-    return settings_of(document, str(path))
+    return settings_of(read_toml(path), str(path))
 
 
 def settings_of(document: Mapping[str, object], where: str) -> Settings:
@@ -316,7 +311,7 @@ def _check(settings: Settings, where: str) -> None:
     split, heads, forest = settings.split, settings.heads, settings.forest
     finetune, certify = settings.finetune, settings.certify
     parts = (split.train, split.validation, split.calibration, split.test)
-    rules: tuple[tuple[bool, str, object, str], ...] = (
+    rules: tuple[Rule, ...] = (
         (settings.seed >= 0, "seed", settings.seed, "at least 0"),
         (settings.encoder in ENCODERS, "encoder", settings.encoder, f"one of {', '.join(ENCODERS)}"),
         (
@@ -387,6 +382,4 @@ def _check(settings: Settings, where: str) -> None:
             "at least 50",
         ),
     )
-    for holds, key, value, expected in rules:
-        if not holds:
-            raise InvalidSettings(f"{where}: {key} must be {expected}, got {value!r}")
+    hold(rules, where)

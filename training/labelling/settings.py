@@ -1,4 +1,4 @@
-"""What a run of labelling is told, as one frozen value; the only reader of the environment here."""
+"""What a run of labelling is told, as one frozen value."""
 
 from __future__ import annotations
 
