@@ -135,18 +135,20 @@ def choice(*words: str) -> Check:
     return check
 
 
-def _globs(expected: str) -> Check:
-    def check(value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
-            raise ValueError(expected)
-        return tuple(value)
-
-    return check
+def globs(value: object) -> tuple[str, ...]:
+    """Accept a list of names and globs."""
+    return _globs(value, 'a list of candidate names or globs, such as ["gpt-*"]')
 
 
-#: Accept a list of names and globs, of candidates or of keys.
-globs = _globs('a list of candidate names or globs, such as ["gpt-*"]')
-key_globs = _globs('a list of names of keys or globs, such as ["app-*"]')
+def key_globs(value: object) -> tuple[str, ...]:
+    """Accept a list of names of keys, or globs of them."""
+    return _globs(value, 'a list of names of keys or globs, such as ["app-*"]')
+
+
+def _globs(value: object, expected: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(glob, str) and glob for glob in value):
+        raise ValueError(expected)
+    return tuple(value)
 
 
 def names(value: object) -> tuple[str, ...]:
