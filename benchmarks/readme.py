@@ -154,7 +154,8 @@ def loop() -> str:
         [
             f"`make loop-demo`: {demo['n_requests']:,} requests, {demo['n_failed']} failed, {demo['total_s']:.0f} s on "
             "two cores. Providers are SIMULATED, so that the truth is known; gateway, votes, labels, retraining, "
-            f"gates, registry, shadow and experiment are real. A unit of quality is worth {demo['worth_usd']} USD.",
+            f"gates, registry, shadow and experiment are real. A unit of quality is worth {demo['worth_usd']} USD. "
+            "Exploration and votes are left to chance, so runs differ.",
             "",
             "| stage | requests | true quality | oracle | USD per 1,000 | oracle | regret (random = 1) |",
             "|---|---|---|---|---|---|---|",
